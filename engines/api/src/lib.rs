@@ -1,0 +1,17 @@
+//! What an engine is: a static graph with named, typed, shaped inputs and outputs, and what a model is: the
+//! handful of engines that [the graph contract](../../GRAPHS.md) names.
+//!
+//! Backends implement [`Engine`]; the tracker drives a [`Model`]. Neither knows the other.
+#![forbid(unsafe_code)]
+
+mod device;
+mod engine;
+mod error;
+mod model;
+
+pub use device::{Device, DeviceBuffer, DeviceTensor, Event, Pending, Stream, TensorMut, TensorRef};
+pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
+pub use error::{EngineError, Kind};
+pub use model::{
+    FeatureSpec, GraphName, GraphSpec, MaskSpec, MemorySpec, Model, ModelSpec, PointerSpec, PromptSpec,
+};

@@ -1,0 +1,1 @@
+//! GStreamer elements: sightlinetrack and sightlineoverlay.

@@ -1,0 +1,1 @@
+//! Pure pixel work: preprocessing, mask upscaling, drawing, the DAVIS measures.
