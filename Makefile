@@ -1,0 +1,118 @@
+# Everything a newcomer types: `make demo`, `make test`. Both set themselves up first.
+#
+#   make demo [VIDEO=file BOX=x0,y0,x1,y1 AT=seconds SECONDS=n]   watch something in a real video
+#   make test       formatting, lints, unit, property, pipeline and golden tests
+#   make bench      stage and end-to-end measurements, written to benches/results/
+#   make parity     against the published PyTorch implementation (installs it, several GB)
+#   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
+#   make plugin     libgstsightline.so alone, in target/gst
+#   make train      train the embedded model again from nothing (hours)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(CURDIR)/.cache
+DATA_HOME := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/sightline
+ORT_VERSION := 1.31.1
+ORT_LIB := $(DATA_HOME)/lib/libonnxruntime.so.$(ORT_VERSION)
+export SIGHTLINE_ONNXRUNTIME ?= $(ORT_LIB)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# gstreamer.md: what to build against, what pipelines need, H.264 both ways.
+PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip python3-venv \
+  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+  gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+
+SIGHTLINE := target/release/sightline
+PLUGIN := target/gst/libgstsightline.so
+
+.PHONY: help setup packages build plugin demo test lint parity bench eval train clean
+
+help:
+	@sed -n '3,11s/^# \{0,3\}//p' Makefile
+
+## Set-up
+
+setup: packages $(ORT_LIB)
+
+# Asks for nothing when everything is there.
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing system packages:" $$missing; \
+	  $(SUDO) apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@command -v cargo >/dev/null || { echo "cargo: expected Rust 1.92 or later on PATH, got none; see https://rustup.rs"; exit 1; }
+
+# The shared library out of the published wheel; no Python is needed to use it.
+$(ORT_LIB): | packages
+	@mkdir -p $(CACHE)/wheels $(dir $@)
+	@echo "fetching ONNX Runtime $(ORT_VERSION)"
+	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+	  --python-version 3.12 --implementation cp --abi cp312 \
+	  --platform manylinux_2_27_$(shell uname -m) --platform manylinux_2_28_$(shell uname -m) \
+	  -d $(CACHE)/wheels onnxruntime==$(ORT_VERSION)
+	@python3 -c "import glob, shutil, zipfile; \
+	z = zipfile.ZipFile(glob.glob('$(CACHE)/wheels/onnxruntime-$(ORT_VERSION)-*.whl')[0]); \
+	n = next(n for n in z.namelist() if n.endswith('libonnxruntime.so.$(ORT_VERSION)')); \
+	shutil.copyfileobj(z.open(n), open('$@.part', 'wb'))"
+	@mv $@.part $@
+
+## Build
+
+build: setup
+	cargo build --release --locked -q -p sightline -p gst-plugin-sightline
+
+plugin: setup
+	cargo build --release --locked -q -p gst-plugin-sightline
+	@mkdir -p $(dir $(PLUGIN)) && cp target/release/libgstsightline.so $(PLUGIN)
+	@echo "export GST_PLUGIN_PATH=$(CURDIR)/target/gst"
+
+## Run
+
+# vtest.avi is a surveillance feed that ships with OpenCV; the package is unpacked here, not installed.
+DEMO_CLIP := $(CACHE)/vtest.avi
+VIDEO ?= $(DEMO_CLIP)
+OUT ?= out
+DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box 558,235,604,333 --at 6,)))
+
+$(DEMO_CLIP):
+	@mkdir -p $(CACHE)/opencv-doc
+	@echo "fetching the demo clip (package opencv-doc, 96 MB, once)"
+	@cd $(CACHE)/opencv-doc && { apt-get download -qq opencv-doc 2>/dev/null || { $(SUDO) apt-get update -qq && apt-get download -qq opencv-doc 2>/dev/null; }; }
+	@cd $(CACHE)/opencv-doc && dpkg-deb --fsys-tarfile opencv-doc_*.deb | tar -x --wildcards '*/vtest.avi' \
+	  && mv $$(find . -name vtest.avi) $@ && rm -rf $(CACHE)/opencv-doc
+
+demo: build $(if $(filter $(DEMO_CLIP),$(VIDEO)),$(DEMO_CLIP))
+	@mkdir -p $(OUT)
+	@$(SIGHTLINE) run --input "$(VIDEO)" $(DEMO_PROMPT) $(if $(AT),--at $(AT)) $(if $(SECONDS_MAX),--max-seconds $(SECONDS_MAX)) \
+	  --output $(OUT)/demo.mp4 --jsonl $(OUT)/demo.jsonl --contact-sheet $(OUT)/demo.png
+
+DAVIS ?= ../shared/data/davis
+PROMPT ?= mask
+eval: build
+	$(SIGHTLINE) eval davis --data $(DAVIS) --model nano --prompt $(PROMPT) --json $(OUT)/davis-$(PROMPT).json
+
+## Check
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -q -- -D warnings
+
+test: lint
+	cargo test --workspace --locked -q
+
+## Models
+
+VENV := $(CACHE)/export-venv
+SEEDS ?= 1
+parity: build
+	engines/export/setup_venv.sh $(VENV)
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python tests/parity/parity.py --sightline $(SIGHTLINE) $(foreach s,$(SEEDS),--seed $(s))
+
+clean:
+	cargo clean
+	rm -rf $(OUT)
