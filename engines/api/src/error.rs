@@ -35,6 +35,13 @@ impl EngineError {
         Self { kind, subject: subject.to_string(), expected: expected.to_string(), got: got.to_string() }
     }
 
+    /// The same error, its subject led by the place it is in: `model "nano": image.height: expected ...`.
+    #[must_use]
+    pub fn within(mut self, place: impl fmt::Display) -> Self {
+        self.subject = format!("{place}: {}", self.subject);
+        self
+    }
+
     /// The category.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -1,1 +1,12 @@
-//! Deterministic engines for tests.
+//! Engines without a runtime: [`model`] follows a colour through all the graphs of the contract, [`FnEngine`] is
+//! one graph made of a closure. Both are deterministic, and a [`FakeHandle`] counts, fails and holds their runs.
+#![forbid(unsafe_code)]
+
+mod arithmetic;
+mod fn_engine;
+mod handle;
+mod model;
+
+pub use fn_engine::FnEngine;
+pub use handle::{FakeHandle, Fault, Recorded};
+pub use model::{FakeOptions, SIDE_PX, model};

@@ -1,1 +1,34 @@
-//! From a model's name to its engines.
+//! From a model's name to its engines: finds the folder, reads and checks `model.toml`, verifies the files, picks
+//! the backend, loads the graphs.
+//!
+//! ```no_run
+//! use sightline_engine_registry::{LoadOptions, load};
+//! let model = load("nano", &LoadOptions::default())?;
+//! # Ok::<(), sightline_engine_api::EngineError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod contract;
+mod files;
+mod load;
+pub mod manifest;
+mod provider;
+
+use sightline_engine_api::EngineError;
+#[cfg(not(feature = "ort"))]
+use sightline_engine_api::Kind;
+
+pub use files::{ModelEntry, ModelSource, installed};
+pub use load::{LoadOptions, load};
+pub use provider::Provider;
+
+/// Finds the ONNX Runtime library where the registry itself would: for `doctor`.
+///
+/// # Errors
+/// `Kind::Unavailable`, listing each place that was tried and what to type, or in a build without the backend.
+pub fn locate_onnxruntime() -> Result<std::path::PathBuf, EngineError> {
+    #[cfg(feature = "ort")]
+    return sightline_engine_ort::locate();
+    #[cfg(not(feature = "ort"))]
+    Err(EngineError::new(Kind::Unavailable, "ONNX Runtime", "a build with the feature `ort`", "one without"))
+}

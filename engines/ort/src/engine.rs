@@ -1,0 +1,298 @@
+use std::{fmt::Write as _, num::NonZeroUsize, path::Path};
+
+use ort::{
+    session::{
+        Session, SessionInputValue,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
+    value::{
+        DynValue, Outlet, PrimitiveTensorElementType, Shape as OrtShape, TensorElementType,
+        TensorRef as OrtTensorRef, ValueType,
+    },
+};
+use sightline_core::{DType, Shape, TensorView, TensorViewMut};
+use sightline_engine_api::{
+    Device, Dim, Engine, EngineError, Event, GraphIo, Kind, Port, Stream, TensorMut, TensorRef,
+    check_bindings,
+};
+
+use crate::OrtRuntime;
+
+/// What of ONNX Runtime runs the graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OrtProvider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU. No build of ours has it yet: asking for it is an error, never the CPU in its place.
+    Cuda {
+        /// The driver's number for it.
+        ordinal: u32,
+    },
+}
+
+/// How a graph is loaded.
+#[derive(Debug, Clone)]
+pub struct OrtOptions {
+    /// What runs it.
+    pub provider: OrtProvider,
+    /// Threads that share one operator's work, the calling one among them.
+    pub threads: NonZeroUsize,
+    /// Whether idle worker threads burn their core for a while in the hope of more work. Off by default: the other
+    /// elements of the pipeline need those cores (README.md has the measurement).
+    pub spinning: bool,
+}
+
+impl Default for OrtOptions {
+    fn default() -> Self {
+        Self { provider: OrtProvider::Cpu, threads: NonZeroUsize::MIN, spinning: false }
+    }
+}
+
+/// A graph in ONNX Runtime. Takes and gives host tensors only.
+#[derive(Debug)]
+pub struct OrtEngine {
+    name: String,
+    provider: String,
+    /// In the session's order: tensors are given to it as they come.
+    io: GraphIo,
+    session: Session,
+}
+
+impl OrtEngine {
+    /// Loads a graph from a file. With `declared`, the graph must have exactly those ports, and sizes that it
+    /// leaves open are those declared.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` for a provider that is not there, `Kind::Model` when the file cannot be loaded,
+    /// `Kind::Interface` when its ports are not those declared or not host tensors.
+    pub fn from_file(
+        runtime: &OrtRuntime,
+        name: &str,
+        path: &Path,
+        declared: Option<&GraphIo>,
+        options: &OrtOptions,
+    ) -> Result<Self, EngineError> {
+        let session = builder(runtime, name, options)?.commit_from_file(path).map_err(|error| {
+            EngineError::new(
+                Kind::Model,
+                format_args!("{name} file {:?}", path.display().to_string()),
+                "an ONNX graph this runtime can load",
+                error,
+            )
+        })?;
+        Self::new(runtime, name, session, declared)
+    }
+
+    /// Loads a graph from memory; the bytes are not needed afterwards.
+    ///
+    /// # Errors
+    /// As [`OrtEngine::from_file`].
+    pub fn from_bytes(
+        runtime: &OrtRuntime,
+        name: &str,
+        bytes: &[u8],
+        declared: Option<&GraphIo>,
+        options: &OrtOptions,
+    ) -> Result<Self, EngineError> {
+        let session = builder(runtime, name, options)?.commit_from_memory(bytes).map_err(|error| {
+            EngineError::new(Kind::Model, name, "an ONNX graph this runtime can load", error)
+        })?;
+        Self::new(runtime, name, session, declared)
+    }
+
+    fn new(
+        runtime: &OrtRuntime,
+        name: &str,
+        session: Session,
+        declared: Option<&GraphIo>,
+    ) -> Result<Self, EngineError> {
+        let found = GraphIo {
+            inputs: ports(name, "input", session.inputs())?,
+            outputs: ports(name, "output", session.outputs())?,
+        };
+        let io = match declared {
+            None => found,
+            Some(declared) => {
+                declared.expect_same(name, &found)?;
+                GraphIo {
+                    inputs: in_order_of(&found.inputs, &declared.inputs),
+                    outputs: in_order_of(&found.outputs, &declared.outputs),
+                }
+            }
+        };
+        let provider = format!("onnxruntime {}/cpu", runtime.version());
+        tracing::debug!(graph = name, provider, "graph loaded");
+        Ok(Self { name: name.to_owned(), provider, io, session })
+    }
+}
+
+impl Engine for OrtEngine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn io(&self) -> &GraphIo {
+        &self.io
+    }
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Runs on the calling thread; the event is over when it returns. There is one context and one stream.
+    fn enqueue(
+        &mut self,
+        context: usize,
+        _stream: Stream,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+    ) -> Result<Event, EngineError> {
+        let Self { name, io, session, .. } = self;
+        if context != 0 {
+            return Err(EngineError::new(
+                Kind::Interface,
+                format_args!("{name} context"),
+                "0, the only one",
+                context,
+            ));
+        }
+        check_bindings(name, io, inputs, outputs)?;
+        // Before the run: a run whose result has nowhere to go is not worth its time.
+        for (port, output) in io.outputs.iter().zip(outputs.iter()) {
+            if matches!(output, TensorMut::Device(_)) {
+                return Err(not_on_host(name, "output", port));
+            }
+        }
+        // Borrowed tensors and a plain run, never IoBinding: binding a borrowed tensor deadlocks in ort rc.15,
+        // and on the CPU it gains nothing.
+        let given: Vec<SessionInputValue<'_>> = io
+            .inputs
+            .iter()
+            .zip(inputs)
+            .map(|(port, input)| match input {
+                TensorRef::Host(TensorView::F32(shape, data)) => borrow(name, port, *shape, data),
+                TensorRef::Host(TensorView::I64(shape, data)) => borrow(name, port, *shape, data),
+                TensorRef::Device(_) => Err(not_on_host(name, "input", port)),
+            })
+            .collect::<Result<_, _>>()?;
+        let results = session
+            .run(given.as_slice())
+            .map_err(|error| EngineError::new(Kind::Run, &*name, "a run without an error", error))?;
+        for ((port, output), (_, result)) in io.outputs.iter().zip(outputs).zip(results.iter()) {
+            match output {
+                TensorMut::Host(TensorViewMut::F32(shape, data)) => copy(name, port, &result, *shape, data)?,
+                TensorMut::Host(TensorViewMut::I64(shape, data)) => copy(name, port, &result, *shape, data)?,
+                TensorMut::Device(_) => return Err(not_on_host(name, "output", port)),
+            }
+        }
+        Ok(Event::done())
+    }
+}
+
+fn builder(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> Result<SessionBuilder, EngineError> {
+    if let OrtProvider::Cuda { ordinal } = options.provider {
+        return Err(EngineError::new(
+            Kind::Unavailable,
+            format_args!("{name} provider"),
+            format_args!("onnxruntime/cuda:{ordinal}"),
+            "a build without it (only onnxruntime/cpu is built in)",
+        ));
+    }
+    configure(runtime, name, options).map_err(|error| {
+        EngineError::new(Kind::Unavailable, format_args!("{name} session options"), "to be taken", error)
+    })
+}
+
+fn configure(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> ort::Result<SessionBuilder> {
+    // `session.set_denormal_as_zero` stays off: README.md says why.
+    Ok(Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(options.threads.get())?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(options.spinning)?
+        .with_inter_op_spinning(false)?
+        .with_log_id(name)?
+        .with_log_level(ort::logging::LogLevel::Warning)?)
+}
+
+fn ports(graph: &str, side: &str, outlets: &[Outlet]) -> Result<Vec<Port>, EngineError> {
+    outlets.iter().map(|outlet| port(graph, side, outlet)).collect()
+}
+
+fn port(graph: &str, side: &str, outlet: &Outlet) -> Result<Port, EngineError> {
+    let refuse = |got: &dyn std::fmt::Display| {
+        let subject = format!("{graph} {side} {:?}", outlet.name());
+        EngineError::new(Kind::Interface, subject, "an f32 or i64 tensor", got)
+    };
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return Err(refuse(outlet.dtype()));
+    };
+    let dtype = match ty {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Int64 => DType::I64,
+        other => return Err(refuse(other)),
+    };
+    let dims = shape.iter().map(|size| usize::try_from(*size).map_or(Dim::Dynamic, Dim::Fixed)).collect();
+    Ok(Port { name: outlet.name().to_owned(), dtype, dims })
+}
+
+/// The declared ports in the session's order.
+fn in_order_of(found: &[Port], declared: &[Port]) -> Vec<Port> {
+    found
+        .iter()
+        .map(|port| declared.iter().find(|other| other.name == port.name).unwrap_or(port).clone())
+        .collect()
+}
+
+fn not_on_host(graph: &str, side: &str, port: &Port) -> EngineError {
+    let subject = format!("{graph} {side} {:?}", port.name);
+    EngineError::new(Kind::Interface, subject, "a host tensor", "a device tensor")
+}
+
+fn borrow<'a, T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static>(
+    graph: &str,
+    port: &Port,
+    shape: Shape,
+    data: &'a [T],
+) -> Result<SessionInputValue<'a>, EngineError> {
+    let dims: OrtShape = shape.dims().iter().map(|size| *size as i64).collect();
+    match OrtTensorRef::from_array_view((dims, data)) {
+        Ok(tensor) => Ok(tensor.into()),
+        Err(error) => {
+            Err(EngineError::new(Kind::Interface, format_args!("{graph} input {:?}", port.name), port, error))
+        }
+    }
+}
+
+fn copy<T: PrimitiveTensorElementType + Copy>(
+    graph: &str,
+    port: &Port,
+    result: &DynValue,
+    shape: Shape,
+    target: &mut [T],
+) -> Result<(), EngineError> {
+    let subject = || format!("{graph} output {:?}", port.name);
+    let (found, data) = result
+        .try_extract_tensor::<T>()
+        .map_err(|error| EngineError::new(Kind::Interface, subject(), port, error))?;
+    let same = found.len() == shape.dims().len()
+        && found.iter().zip(shape.dims()).all(|(a, b)| usize::try_from(*a) == Ok(*b));
+    if !same || data.len() != target.len() {
+        let mut got = String::from("[");
+        for (index, size) in found.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            // Writing to a string does not fail.
+            let _ = write!(got, "{comma}{size}");
+        }
+        got.push(']');
+        return Err(EngineError::new(Kind::Interface, subject(), shape, got));
+    }
+    target.copy_from_slice(data);
+    Ok(())
+}

@@ -1,0 +1,159 @@
+use std::{num::NonZeroUsize, path::PathBuf, thread};
+
+use sightline_engine_api::{Engine, EngineError, GraphName, GraphSpec, Kind, Model};
+
+use crate::{
+    Provider,
+    files::{self, ModelSource},
+};
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// What runs the graphs. Anything but [`Provider::Auto`] is taken at its word: an error if it is not there.
+    pub provider: Provider,
+    /// Threads that share one operator's work; `None`: as many as this process may use.
+    pub threads: Option<NonZeroUsize>,
+    /// Whether idle worker threads burn their core for a while (see `engines/ort/README.md`).
+    pub spinning: bool,
+    /// The ONNX Runtime library; `None`: looked for in the usual places.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    fn threads(&self) -> NonZeroUsize {
+        self.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+/// Loads a model: `nano` (inside this binary), `fake` (for tests), the path of a model folder, or the name of a
+/// folder in `$SIGHTLINE_MODELS` or `$XDG_DATA_HOME/sightline/models`.
+///
+/// Every file must hash to what `model.toml` says before any of it is parsed, and every graph must have exactly the
+/// inputs and outputs it declares there. Opens files: not for a streaming thread.
+///
+/// # Errors
+/// `Kind::Model` for a model that is unknown or whose files are not those its manifest names, `Kind::Interface` for
+/// a graph that is not as declared, `Kind::Unavailable` for a backend, provider or library that is not there.
+pub fn load(name_or_dir: &str, options: &LoadOptions) -> Result<Model, EngineError> {
+    let source = files::find(name_or_dir, &files::shelves())?;
+    let model = match source {
+        ModelSource::Fake => fake(options)?,
+        source => from_source(&source, options)?,
+    };
+    tracing::info!(
+        model = model.spec.name,
+        family = model.spec.family,
+        provider = model.image_encoder.provider(),
+        threads = options.threads(),
+        "model loaded"
+    );
+    Ok(model)
+}
+
+fn fake(options: &LoadOptions) -> Result<Model, EngineError> {
+    match options.provider {
+        Provider::Auto | Provider::OnnxRuntimeCpu => {
+            Ok(sightline_engine_fake::model(sightline_engine_fake::FakeOptions::default()))
+        }
+        // As everywhere: asked for a GPU, never the CPU in its place.
+        other => Err(EngineError::new(
+            Kind::Unavailable,
+            "model \"fake\" provider",
+            "auto or onnxruntime-cpu",
+            other,
+        )),
+    }
+}
+
+fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, EngineError> {
+    let spec = source.spec()?;
+    let place = format!("model {:?}", spec.name);
+    let backend = Backend::new(options).map_err(|error| error.within(&place))?;
+    let load = |name: GraphName, graph: &GraphSpec| -> Result<Box<dyn Engine>, EngineError> {
+        let bytes = source.graph(graph)?;
+        backend.engine(name, &bytes, graph).map_err(|error| error.within(&place))
+    };
+    let need = |name: GraphName| match spec.graphs.get(&name) {
+        Some(graph) => load(name, graph),
+        None => Err(EngineError::new(Kind::Interface, "graphs", name, "no such graph").within(&place)),
+    };
+    Ok(Model {
+        image_encoder: need(GraphName::ImageEncoder)?,
+        memory_attention: need(GraphName::MemoryAttention)?,
+        decoder_track: need(GraphName::DecoderTrack)?,
+        decoder_prompt: need(GraphName::DecoderPrompt)?,
+        memory_encoder: need(GraphName::MemoryEncoder)?,
+        mask_downsample: spec
+            .graphs
+            .get(&GraphName::MaskDownsample)
+            .map(|graph| load(GraphName::MaskDownsample, graph))
+            .transpose()?,
+        spec,
+    })
+}
+
+#[cfg(feature = "ort")]
+struct Backend {
+    runtime: &'static sightline_engine_ort::OrtRuntime,
+    options: sightline_engine_ort::OrtOptions,
+}
+
+#[cfg(feature = "ort")]
+impl Backend {
+    fn new(options: &LoadOptions) -> Result<Self, EngineError> {
+        use sightline_engine_ort::{OrtOptions, OrtProvider, OrtRuntime};
+        let provider = match options.provider {
+            Provider::Auto | Provider::OnnxRuntimeCpu => OrtProvider::Cpu,
+            Provider::OnnxRuntimeCuda { ordinal } => OrtProvider::Cuda { ordinal },
+        };
+        let path = match &options.onnxruntime {
+            Some(path) => path.clone(),
+            None => sightline_engine_ort::locate()?,
+        };
+        Ok(Self {
+            runtime: OrtRuntime::load(&path)?,
+            options: OrtOptions { provider, threads: options.threads(), spinning: options.spinning },
+        })
+    }
+
+    fn engine(
+        &self,
+        name: GraphName,
+        bytes: &[u8],
+        graph: &GraphSpec,
+    ) -> Result<Box<dyn Engine>, EngineError> {
+        let engine = sightline_engine_ort::OrtEngine::from_bytes(
+            self.runtime,
+            name.as_str(),
+            bytes,
+            Some(&graph.io),
+            &self.options,
+        )?;
+        Ok(Box::new(engine))
+    }
+}
+
+#[cfg(not(feature = "ort"))]
+struct Backend;
+
+#[cfg(not(feature = "ort"))]
+impl Backend {
+    fn new(options: &LoadOptions) -> Result<Self, EngineError> {
+        Err(EngineError::new(
+            Kind::Unavailable,
+            format_args!("provider {}", options.provider),
+            "a build with the feature `ort`",
+            "one without",
+        ))
+    }
+
+    fn engine(
+        &self,
+        name: GraphName,
+        _bytes: &[u8],
+        _graph: &GraphSpec,
+    ) -> Result<Box<dyn Engine>, EngineError> {
+        Err(EngineError::new(Kind::Unavailable, name, "a backend", "none built in"))
+    }
+}

@@ -1,0 +1,70 @@
+use std::{fmt, str::FromStr};
+
+use sightline_engine_api::{EngineError, Kind};
+
+/// What shall run a model's graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Provider {
+    /// The best that this build and this machine have; today always [`Provider::OnnxRuntimeCpu`].
+    #[default]
+    Auto,
+    /// ONNX Runtime on the processor: `onnxruntime-cpu`.
+    OnnxRuntimeCpu,
+    /// ONNX Runtime on an NVIDIA GPU: `onnxruntime-cuda`, `onnxruntime-cuda:1`. An error where it is not there.
+    OnnxRuntimeCuda {
+        /// The driver's number for it.
+        ordinal: u32,
+    },
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::OnnxRuntimeCpu => f.write_str("onnxruntime-cpu"),
+            Self::OnnxRuntimeCuda { ordinal } => write!(f, "onnxruntime-cuda:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for Provider {
+    type Err = EngineError;
+
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let cuda = text.strip_prefix("onnxruntime-cuda").map(|rest| match rest.strip_prefix(':') {
+            None if rest.is_empty() => Some(0),
+            Some(ordinal) => ordinal.parse().ok(),
+            None => None,
+        });
+        match (text, cuda) {
+            ("auto", _) => Ok(Self::Auto),
+            ("onnxruntime-cpu", _) => Ok(Self::OnnxRuntimeCpu),
+            (_, Some(Some(ordinal))) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+            _ => Err(EngineError::new(
+                Kind::Unavailable,
+                "provider",
+                "auto, onnxruntime-cpu or onnxruntime-cuda[:ORDINAL]",
+                format_args!("{text:?}"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_provider_reads_back() {
+        for provider in [Provider::Auto, Provider::OnnxRuntimeCpu, Provider::OnnxRuntimeCuda { ordinal: 3 }] {
+            assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
+        }
+        assert_eq!("onnxruntime-cuda".parse::<Provider>().unwrap(), Provider::OnnxRuntimeCuda { ordinal: 0 });
+        for wrong in
+            ["", "gpu", "onnxruntime", "onnxruntime-cuda:", "onnxruntime-cuda1", "onnxruntime-cuda:-1"]
+        {
+            assert!(wrong.parse::<Provider>().is_err(), "{wrong:?}");
+        }
+    }
+}
