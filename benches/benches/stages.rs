@@ -1,0 +1,147 @@
+//! The corridor's pixel work, one stage a group, on one core of the CPU.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sightline_core::{Filter, ImageSpec, Mask, NormBox, Picture, PixelFormat, Plane, Rle};
+use sightline_vision::draw::{Painter, PictureMut, PlaneMut, label, palette, rectangle};
+use sightline_vision::{MaskUpscaler, Preprocessor, davis, downscale, resize_mask};
+
+const SIZES: [(&str, u32, u32); 2] = [("720p", 1280, 720), ("1080p", 1920, 1080)];
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_u32;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn planes(format: PixelFormat, width: u32, height: u32) -> Vec<(Vec<u8>, usize)> {
+    let extents = (0..format.planes()).map(|plane| format.plane_extent(plane, width, height));
+    extents.map(|(row, rows)| (noise(row * rows), row)).collect()
+}
+
+/// An ellipse of the given size in the middle of a picture.
+fn ellipse(width: u32, height: u32, across: u32, down: u32) -> Mask {
+    let mut mask = Mask::new(width, height);
+    for (at, byte) in mask.data_mut().iter_mut().enumerate() {
+        let (x, y) = (at as u32 % width, at as u32 / width);
+        let (dx, dy) = (f64::from(x) - f64::from(width) / 2.0, f64::from(y) - f64::from(height) / 2.0);
+        *byte = u8::from((2.0 * dx / f64::from(across)).hypot(2.0 * dy / f64::from(down)) < 1.0);
+    }
+    mask
+}
+
+/// Logits of a disk that covers a part of the picture.
+fn logits(side: usize, part: f32) -> Vec<f32> {
+    let radius = side as f32 * (part / std::f32::consts::PI).sqrt();
+    let middle = side as f32 / 2.0;
+    let at = |index: usize| ((index % side) as f32 - middle, (index / side) as f32 - middle);
+    (0..side * side).map(at).map(|(x, y)| radius - x.hypot(y)).collect()
+}
+
+fn preprocess(c: &mut Criterion) {
+    let mut group = c.benchmark_group("preprocess/cpu");
+    for (size, width, height) in SIZES {
+        for side in [256, 512, 1024] {
+            for format in PixelFormat::ALL {
+                let owned = planes(format, width, height);
+                let planes: Vec<_> =
+                    owned.iter().map(|(data, stride)| Plane { data, stride_bytes: *stride }).collect();
+                let picture = Picture::new(format, width, height, &planes).unwrap();
+                let spec = ImageSpec {
+                    height_px: side,
+                    width_px: side,
+                    mean: [0.485, 0.456, 0.406],
+                    std: [0.229, 0.224, 0.225],
+                    filter: if side == 256 { Filter::Bilinear } else { Filter::Bicubic },
+                };
+                let mut preprocessor = Preprocessor::new(&spec);
+                let mut out = vec![0.0; 3 * side * side];
+                let name = format!("{format:?}/{:?}", spec.filter).to_lowercase();
+                group.bench_function(BenchmarkId::new(name, format!("{size}-{side}")), |b| {
+                    b.iter(|| preprocessor.run(black_box(&picture), &mut out).unwrap());
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+fn masks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("masks/cpu");
+    for (size, width, height) in SIZES {
+        for side in [64, 128, 256] {
+            for (name, part) in [("object", 0.1), ("whole", 4.0)] {
+                let logits = logits(side, part);
+                let mut upscaler = MaskUpscaler::new(side, side);
+                group.bench_function(
+                    BenchmarkId::new(format!("upscale/{name}"), format!("{side}-{size}")),
+                    |b| {
+                        b.iter(|| upscaler.run(black_box(&logits), width, height).unwrap());
+                    },
+                );
+            }
+        }
+        let mask = ellipse(width, height, width / 4, height * 2 / 3);
+        let rle = Rle::encode(&mask);
+        group.bench_function(BenchmarkId::new("rle/encode", size), |b| {
+            b.iter(|| Rle::encode(black_box(&mask)))
+        });
+        group.bench_function(BenchmarkId::new("rle/decode", size), |b| b.iter(|| black_box(&rle).decode()));
+        group.bench_function(BenchmarkId::new("rle/coco", size), |b| {
+            b.iter(|| black_box(&rle).to_coco_string())
+        });
+        group.bench_function(BenchmarkId::new("resize_mask", format!("{size}-512")), |b| {
+            b.iter(|| resize_mask(black_box(&mask), 512, 512));
+        });
+    }
+    let map = logits(512, 0.1);
+    group.bench_function("downscale/512-128", |b| b.iter(|| downscale(black_box(&map), 512, 512, 128, 128)));
+    group.finish();
+}
+
+fn measures(c: &mut Criterion) {
+    let mut group = c.benchmark_group("davis/cpu");
+    let (truth, pred) = (ellipse(854, 480, 300, 300), ellipse(854, 480, 310, 290));
+    group.bench_function("j/854x480", |b| {
+        b.iter(|| davis::region_similarity(black_box(&pred), &truth).unwrap());
+    });
+    group.bench_function("f/854x480", |b| b.iter(|| davis::boundary_f(black_box(&pred), &truth).unwrap()));
+    group.finish();
+}
+
+fn draw(c: &mut Criterion) {
+    let mut group = c.benchmark_group("draw/cpu");
+    let (width, height) = (1280, 720);
+    let mask = Rle::encode(&ellipse(width, height, 300, 500));
+    let bounds = NormBox { x0: 0.4, y0: 0.15, x1: 0.6, y1: 0.85 };
+    for format in PixelFormat::ALL {
+        let mut owned = planes(format, width, height);
+        let planes = owned.iter_mut().map(|(data, stride)| PlaneMut { data, stride_bytes: *stride });
+        let mut picture = PictureMut::new(format, width, height, planes).unwrap();
+        let mut painter = Painter::new();
+        let name = format!("{format:?}/720p").to_lowercase();
+        group.bench_function(BenchmarkId::new("fill-300x500", &name), |b| {
+            b.iter(|| painter.fill(&mut picture, black_box(&mask), palette(0), 0.45));
+        });
+        group.bench_function(BenchmarkId::new("contour-300x500", &name), |b| {
+            b.iter(|| painter.contour(&mut picture, black_box(&mask), palette(1), 3));
+        });
+        group.bench_function(BenchmarkId::new("rectangle", &name), |b| {
+            b.iter(|| rectangle(&mut picture, black_box(bounds), palette(2), 3));
+        });
+        group.bench_function(BenchmarkId::new("label", &name), |b| {
+            b.iter(|| label(&mut picture, 400, 100, black_box("person 0.97"), palette(3)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, preprocess, masks, measures, draw);
+criterion_main!(benches);
