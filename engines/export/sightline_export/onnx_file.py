@@ -1,0 +1,95 @@
+"""One `Graph` to one `.onnx` file: legacy TorchScript exporter, opset 17, static shapes."""
+
+import contextlib
+import hashlib
+import warnings
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import torch
+
+from . import EXPORTER, OPSET, ExportError
+from .graph import Graph
+
+DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.INT64: "i64"}
+
+
+@contextlib.contextmanager
+def batch_of_one():
+    """`repeat_interleave(x, 1, dim=0)` is the identity; traced, it would become a Loop."""
+    original = torch.repeat_interleave
+
+    def repeat(x, repeats, dim=None, **kwargs):
+        if dim == 0 and int(repeats) == 1:
+            return x
+        return original(x, repeats, dim=dim, **kwargs)
+
+    torch.repeat_interleave = repeat
+    try:
+        yield
+    finally:
+        torch.repeat_interleave = original
+
+
+def fold(path: Path) -> None:
+    """Folds traced shape arithmetic away in place; only standard operators may come out."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"],
+                         disabled_optimizers=["MatMulAddFusion"])
+
+
+def write(graph: Graph, path: Path) -> onnx.ModelProto:
+    """Exports, pins the output shapes, drops what would make two exports differ."""
+    with warnings.catch_warnings(), batch_of_one(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.module, tuple(graph.inputs.values()), str(path), dynamo=False,
+            opset_version=OPSET, input_names=list(graph.inputs), output_names=graph.outputs,
+            dynamic_axes=graph.dynamic, do_constant_folding=True,
+        )
+        results = graph.module(*graph.inputs.values())
+    fold(path)
+    model = onnx.load(str(path))
+    foreign = sorted({node.domain for node in model.graph.node if node.domain})
+    if foreign:
+        raise ExportError(f"{graph.name}: expected standard operators only, got {', '.join(foreign)}")
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    results = (results,) if isinstance(results, torch.Tensor) else results
+    for value, tensor in zip(model.graph.output, results, strict=True):
+        dims = value.type.tensor_type.shape
+        dims.ClearField("dim")
+        for size in tensor.shape:
+            dims.dim.add().dim_value = size
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    for value in [*model.graph.input, *model.graph.output]:
+        value.ClearField("doc_string")
+    del model.graph.value_info[:]
+    model.producer_name, model.producer_version = EXPORTER.split()
+    model.graph.name = graph.name
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+    return model
+
+
+def table(values) -> list[dict]:
+    """The io table of `model.toml`; -1 is a dynamic dimension."""
+    rows = []
+    for value in values:
+        kind = value.type.tensor_type
+        if kind.elem_type not in DTYPES:
+            raise ExportError(f"{value.name}: expected f32 or i64, got ONNX type {kind.elem_type}")
+        shape = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+        rows.append({"name": value.name, "dtype": DTYPES[kind.elem_type], "shape": shape})
+    return rows
+
+
+def entry(model: onnx.ModelProto, path: Path) -> dict:
+    """`[graphs.NAME]`: file, sha256 and the two io tables."""
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "inputs": table(model.graph.input), "outputs": table(model.graph.output)}

@@ -1,0 +1,202 @@
+"""The graphs of SAM 2.0 and 2.1: thin modules around a published `SAM2VideoPredictor`.
+
+S is the image size, F = S/16, T = F*F tokens a memory, h = S/4, C the model width, c the memory
+width. Batch is 1 throughout.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2.modeling.sam2_base import NO_OBJ_SCORE
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+
+from .attention import FusedMemoryAttention
+
+
+class ImageEncoder(nn.Module):
+    """image [1,3,S,S] -> feat_s0 [1,C/8,S/4,S/4], feat_s1 [1,C/4,S/8,S/8], feat_s2 [1,C,F,F]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        trunk = model.image_encoder.trunk
+        side = model.image_size // 4
+        # Bicubic Resize is baked: some runtimes run it as linear without saying so.
+        baked = type(trunk)._get_pos_embed(trunk, (side, side)).detach()
+        self.register_buffer("pos_embed", baked)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        trunk = self.model.image_encoder.trunk
+        trunk._get_pos_embed = lambda _hw: self.pos_embed
+        try:
+            return tuple(self.model.forward_image(image)["backbone_fpn"])
+        finally:
+            del trunk._get_pos_embed
+
+
+class MemoryAttention(nn.Module):
+    """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [1,C,F,F]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        side = model.sam_image_embedding_size
+        top = torch.zeros(1, model.hidden_dim, side, side)
+        pos = model.image_encoder.neck.position_encoding(top).flatten(2).transpose(1, 2)
+        self.attention = FusedMemoryAttention(model.memory_attention, pos, side)
+        mem = torch.zeros(1, model.mem_dim, side, side)
+        mem_pos = model.memory_encoder.position_encoding(mem).flatten(2).transpose(1, 2)
+        self.register_buffer("mem_pos", mem_pos.detach())
+        self.register_buffer("tpos", model.maskmem_tpos_enc.detach().flatten(1))
+
+    def _pointer_pos(self, ptr_tdiff: Tensor) -> Tensor:
+        """Signed ages [NP] in frames -> positions [NP, c]."""
+        model = self.model
+        if not model.use_signed_tpos_enc_to_obj_ptrs:
+            ptr_tdiff = ptr_tdiff.abs()
+        dim = model.hidden_dim if model.proj_tpos_enc_in_obj_ptrs else model.mem_dim
+        # The published code divides by min(num_frames, 16) - 1; a stream has no end.
+        ages = ptr_tdiff / (model.max_obj_ptrs_in_encoder - 1)
+        return model.obj_ptr_tpos_proj(get_1d_sine_pe(ages, dim=dim))
+
+    def forward(self, feat_s2: Tensor, mem: Tensor, tpos_idx: Tensor, mem_mask: Tensor,
+                obj_ptrs: Tensor, ptr_tdiff: Tensor, ptr_mask: Tensor) -> Tensor:
+        """mem [1,NM,T,c]; tpos_idx, mem_mask [NM]; obj_ptrs [1,NP,C]; ptr_tdiff, ptr_mask [NP]."""
+        model = self.model
+        tokens, width = mem.shape[2], model.mem_dim
+        mem_keys = mem + self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(1).unsqueeze(0)
+        split = model.hidden_dim // width
+        pointers = obj_ptrs.reshape(1, -1, width)
+        ptr_keys = pointers
+        if model.add_tpos_enc_to_obj_ptrs:
+            pos = self._pointer_pos(ptr_tdiff).unsqueeze(1).expand(-1, split, -1)
+            ptr_keys = pointers + pos.reshape(1, -1, width)
+        values = torch.cat((mem.flatten(1, 2), pointers), dim=1)
+        used = torch.cat((
+            mem_mask.unsqueeze(1).expand(-1, tokens).reshape(-1),
+            ptr_mask.unsqueeze(1).expand(-1, split).reshape(-1),
+        ))
+        x = feat_s2.flatten(2).transpose(1, 2)
+        x = self.attention(x, mem_keys, ptr_keys, values, used)
+        return x.transpose(1, 2).reshape(feat_s2.shape)
+
+
+class Heads(nn.Module):
+    """The published prompt encoder and mask decoder, one best mask out.
+
+    Returns low_res_mask [1,1,h,h], iou [1,1], obj_ptr [1,C], object_score [1,1].
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.register_buffer("dense_pe", model.sam_prompt_encoder.get_dense_pe().detach())
+
+    def decode(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor, sparse: Tensor,
+               dense: Tensor, multimask: Tensor | bool) -> tuple[Tensor, ...]:
+        model, decoder = self.model, self.model.sam_mask_decoder
+        masks, ious, tokens, score = decoder.predict_masks(
+            image_embeddings=pix_feat, image_pe=self.dense_pe, sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense, repeat_image=False, high_res_features=[feat_s0, feat_s1],
+        )
+        if isinstance(multimask, bool):
+            mask, iou, token = self._best(masks, ious, tokens) if multimask else self._single(masks, ious, tokens)
+        else:
+            wanted = multimask.reshape(1, 1) > 0
+            many, one = self._best(masks, ious, tokens), self._single(masks, ious, tokens)
+            mask = torch.where(wanted[..., None, None], many[0], one[0])
+            iou, token = (torch.where(wanted, many[i], one[i]) for i in (1, 2))
+        pointer = model.obj_ptr_proj(token)
+        if model.pred_obj_scores:
+            present = score > 0
+            mask = torch.where(present[..., None, None], mask, torch.full_like(mask, NO_OBJ_SCORE))
+            shown = score.sigmoid() if model.soft_no_obj_ptr else present.float()
+            if model.fixed_no_obj_ptr:
+                pointer = shown * pointer
+            pointer = pointer + (1 - shown) * model.no_obj_ptr
+        return mask, iou, pointer, score
+
+    def _best(self, masks: Tensor, ious: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        """The best of tokens 1..3 by predicted IoU."""
+        best = torch.argmax(ious[:, 1:], dim=-1) + 1
+        use_its_token = self.model.sam_mask_decoder.use_multimask_token_for_obj_ptr
+        token = torch.index_select(tokens, 1, best)[:, 0] if use_its_token else tokens[:, 0]
+        return torch.index_select(masks, 1, best), torch.index_select(ious, 1, best), token
+
+    def _single(self, masks: Tensor, ious: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Token 0; an unstable mask falls back to the best of 1..3, its pointer does not."""
+        mask, iou = masks[:, 0:1], ious[:, 0:1]
+        decoder = self.model.sam_mask_decoder
+        if decoder.dynamic_multimask_via_stability:
+            best_mask, best_iou, _ = self._best(masks, ious, tokens)
+            stable = decoder._get_stability_scores(mask) >= decoder.dynamic_multimask_stability_thresh
+            mask = torch.where(stable[..., None, None], mask, best_mask)
+            iou = torch.where(stable, iou, best_iou)
+        return mask, iou, tokens[:, 0]
+
+
+class DecoderTrack(Heads):
+    """A tracked frame: no prompt, so the prompt embeddings are constants."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        nothing = (torch.zeros(1, 1, 2), -torch.ones(1, 1, dtype=torch.int32))
+        with torch.no_grad():
+            sparse, dense = model.sam_prompt_encoder(points=nothing, boxes=None, masks=None)
+        self.register_buffer("sparse", sparse.detach())
+        self.register_buffer("dense", dense.detach().contiguous())
+        self.multimask = bool(model._use_multimask(False, None))
+
+    def forward(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor) -> tuple[Tensor, ...]:
+        return self.decode(pix_feat, feat_s0, feat_s1, self.sparse, self.dense, self.multimask)
+
+
+class DecoderPrompt(Heads):
+    """A prompted frame; the host has appended the padding point and chosen `multimask`."""
+
+    def forward(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor, point_coords: Tensor,
+                point_labels: Tensor, mask_input: Tensor, has_mask_input: Tensor,
+                multimask: Tensor) -> tuple[Tensor, ...]:
+        """point_coords [1,P,2] in pixels of S x S; point_labels [1,P]; mask_input [1,1,h,h]."""
+        encoder = self.model.sam_prompt_encoder
+        sparse = encoder._embed_points(point_coords, point_labels, pad=False)
+        given = has_mask_input.reshape(1, 1, 1, 1) > 0
+        none = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        dense = torch.where(given, encoder._embed_masks(mask_input), none)
+        return self.decode(pix_feat, feat_s0, feat_s1, sparse, dense, multimask)
+
+
+class MemoryEncoder(nn.Module):
+    """feat_s2 (raw) and low-res mask logits -> mem [1,T,c]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, feat_s2: Tensor, low_res_mask: Tensor, object_score: Tensor,
+                binarize: Tensor) -> Tensor:
+        """low_res_mask [1,1,h,h] logits; object_score [1,1]; binarize [1]."""
+        model = self.model
+        size = (model.image_size, model.image_size)
+        logits = F.interpolate(low_res_mask, size=size, mode="bilinear", align_corners=False)
+        mask = torch.sigmoid(logits)
+        if model.binarize_mask_from_pts_for_mem_enc:
+            mask = torch.where(binarize.reshape(1, 1, 1, 1) > 0, (logits > 0).float(), mask)
+        mask = mask * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+        mem = model.memory_encoder(feat_s2, mask, skip_mask_sigmoid=True)["vision_features"]
+        if model.no_obj_embed_spatial is not None:
+            absent = (object_score <= 0).float()[..., None, None]
+            mem = mem + absent * model.no_obj_embed_spatial[..., None, None]
+        return mem.flatten(2).transpose(1, 2)
+
+
+class MaskDownsample(nn.Module):
+    """mask [1,1,S,S] of 0/1 -> mask_prompt [1,1,h,h]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.conv = model.mask_downsample
+
+    def forward(self, mask: Tensor) -> Tensor:
+        return self.conv(mask)
