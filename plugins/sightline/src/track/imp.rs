@@ -1,0 +1,370 @@
+//! `sightlinetrack`'s part in the pipeline.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use gst::{glib, subclass::prelude::*};
+use gst_base::{prelude::*, subclass::prelude::*};
+
+use super::{
+    CAT, events,
+    hub::{COMMANDS, Command, Hub, Job, Offered},
+    notice::{self, Notice, Notify},
+    prompts, session,
+    settings::{self, Mode, Settings},
+    worker::{self, Track},
+};
+use crate::{meta, pixels::Layout, record::ns};
+
+/// How long EOS waits in live mode for the outcomes of the last frames.
+const EOS_WAIT: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct State {
+    /// The corridor; stays after stop, for its counts.
+    pub(super) hub: Option<Arc<Hub>>,
+    join: Option<JoinHandle<()>>,
+    layout: Option<Arc<Layout>>,
+    mode: Mode,
+    /// Commands given before the start; as many as the corridor's queue takes.
+    early: VecDeque<Command>,
+    /// The last object id given out or taken.
+    pub(super) last_id: u32,
+    #[cfg(test)]
+    pub(super) next_track: Option<Box<dyn Track>>,
+}
+
+/// The element.
+#[derive(Default)]
+pub struct SightlineTrack {
+    settings: Mutex<Settings>,
+    state: Mutex<State>,
+    /// Reported latency in ns; every-frame mode only.
+    latency_ns: AtomicU64,
+}
+
+impl SightlineTrack {
+    pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hub(&self) -> Option<Arc<Hub>> {
+        self.state().hub.clone()
+    }
+
+    /// Tells the application. Takes no lock while it does.
+    pub(super) fn tell(&self, notice: Notice) {
+        let frames = self.settings().messages;
+        notice::post(&self.obj(), notice, frames);
+    }
+
+    fn tell_frames(&self, records: impl IntoIterator<Item = crate::record::FrameRecord>) {
+        records.into_iter().for_each(|record| self.tell(Notice::Frame(record)));
+    }
+
+    /// Hands a command to the worker, or keeps it for the start; `false` when there is no room.
+    pub(super) fn command(&self, command: Command) -> bool {
+        let mut state = self.state();
+        if state.join.is_some()
+            && let Some(hub) = &state.hub
+        {
+            return hub.command(command);
+        }
+        let room = state.early.len() < COMMANDS;
+        if room {
+            state.early.push_back(command);
+        }
+        room
+    }
+
+    fn open(&self, settings: &Settings) -> Result<Box<dyn Track>, String> {
+        #[cfg(test)]
+        if let Some(track) = self.state().next_track.take() {
+            return Ok(track);
+        }
+        session::open(settings)
+    }
+
+    /// Attaches the newest masks. `None` when there are none yet.
+    fn attach(
+        &self,
+        hub: &Hub,
+        buffer: &mut gst::BufferRef,
+        stamp: sightline_core::FrameStamp,
+        layout: &Layout,
+    ) -> Option<bool> {
+        let newest = hub.newest()?;
+        match newest.attach(buffer, stamp, (layout.width_px(), layout.height_px())) {
+            Ok(fresh) => Some(fresh),
+            Err(error) => {
+                gst::warning!(CAT, imp = self, "frame {}: no meta attached: {error}", stamp.index);
+                None
+            }
+        }
+    }
+
+    /// In every-frame mode the slowest frame so far is our latency.
+    fn report_latency(&self, cost: Duration) {
+        let (known, cost) = (self.latency_ns.load(Ordering::Relaxed), ns(cost));
+        // A fifth more than the last report, lest every frame reconfigures the pipeline.
+        if cost > known + known / 5 {
+            self.latency_ns.store(cost, Ordering::Relaxed);
+            let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let (counts, latency, cost) = self.hub().map(|hub| hub.stats()).unwrap_or_default();
+        let mut stats = gst::Structure::new_empty("sightline-stats");
+        for (field, value) in [
+            ("frames-in", counts.frames_in),
+            ("processed", counts.processed()),
+            ("masks", counts.masks),
+            ("no-object", counts.no_object),
+            ("skipped", counts.skipped()),
+            ("skipped-superseded", counts.superseded),
+            ("skipped-no-prompt", counts.no_prompt),
+            ("skipped-error", counts.error),
+            ("skipped-flushed", counts.flushed),
+            ("pending", counts.pending),
+            ("fresh-buffers", counts.fresh_buffers),
+            ("coasted-buffers", counts.coasted_buffers),
+            ("prompts-applied", counts.prompts_applied),
+            ("prompts-refused", counts.prompts_refused),
+        ] {
+            stats.set(field, value);
+        }
+        for (name, times) in [("latency", latency), ("streaming", cost)] {
+            for (part, time) in ["p50", "p95", "p99", "max"].into_iter().zip(times) {
+                stats.set(format!("{name}-{part}"), ns(time));
+            }
+        }
+        stats
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SightlineTrack {
+    const NAME: &'static str = "GstSightlineTrack";
+    type Type = super::SightlineTrack;
+    type ParentType = gst_base::BaseTransform;
+}
+
+impl ObjectImpl for SightlineTrack {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        events::signals()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        self.settings().set(pspec.name(), value);
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "stats" => self.stats().to_value(),
+            "latency" => self.latency_ns.load(Ordering::Relaxed).to_value(),
+            name => self.settings().get(name).unwrap_or_else(|| pspec.default_value().clone()),
+        }
+    }
+}
+
+impl GstObjectImpl for SightlineTrack {}
+
+impl ElementImpl for SightlineTrack {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Sightline tracker",
+                "Filter/Analyzer/Video",
+                "Follows the objects it is prompted with and puts a mask of each on every buffer, never holding \
+                 the stream up in live mode",
+                "The Sightline authors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(crate::pad_templates);
+        TEMPLATES.as_ref()
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        // The streaming thread may be waiting for masks: the pads cannot be deactivated before it returns.
+        if transition == gst::StateChange::PausedToReady
+            && let Some(hub) = self.hub()
+        {
+            self.tell_frames(hub.flush_start());
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BaseTransformImpl for SightlineTrack {
+    const MODE: gst_base::subclass::BaseTransformMode = gst_base::subclass::BaseTransformMode::AlwaysInPlace;
+    // In passthrough buffers are read-only and cannot carry our meta.
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        meta::register();
+        let settings = self.settings().clone();
+        let parsed = prompts::parse_text(&settings.prompts)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
+        let begun = Instant::now();
+        let track = self.open(&settings).map_err(|reason| {
+            gst::error_msg!(
+                gst::ResourceError::NotFound,
+                ("{reason}"),
+                ["model={:?} provider={:?}", settings.model, settings.provider]
+            )
+        })?;
+        gst::info!(CAT, imp = self, "model {:?} loaded in {:?}", settings.model, begun.elapsed());
+
+        let hub = Arc::new(Hub::default());
+        let weak = self.obj().downgrade();
+        let notify: Notify = Arc::new(move |notice| {
+            if let Some(element) = weak.upgrade() {
+                element.imp().tell(notice);
+            }
+        });
+        let options =
+            worker::Options { history: settings.history as usize, strict: settings.mode == Mode::EveryFrame };
+        let mut state = self.state();
+        for request in events::number(parsed, &mut state.last_id) {
+            hub.command(Command::Prompt(request));
+        }
+        let early = std::mem::take(&mut state.early);
+        let refused: Vec<Command> =
+            early.into_iter().filter(|command| !hub.command(command.clone())).collect();
+        let join = worker::spawn(Arc::clone(&hub), track, notify, options)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")))?;
+        (state.hub, state.join) = (Some(hub), Some(join));
+        (state.mode, state.layout) = (settings.mode, None);
+        drop(state);
+        self.latency_ns.store(0, Ordering::Relaxed);
+        refused.into_iter().for_each(|command| self.refuse_full(&command));
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let (hub, join) = {
+            let mut state = self.state();
+            state.last_id = 0;
+            (state.hub.clone(), state.join.take())
+        };
+        if let Some(hub) = hub {
+            self.tell_frames(hub.close());
+        }
+        if let Some(join) = join
+            && join.join().is_err()
+        {
+            gst::error!(CAT, imp = self, "the worker panicked outside its guard");
+        }
+        Ok(())
+    }
+
+    fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let layout = Layout::from_caps(incaps).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+        // Nothing else: coordinates are normalised, tracks go on at the new size.
+        gst::debug!(CAT, imp = self, "caps {incaps}");
+        self.state().layout = Some(Arc::new(layout));
+        Ok(())
+    }
+
+    fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        if !BaseTransformImplExt::parent_query(self, direction, query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
+            let added = gst::ClockTime::from_nseconds(self.latency_ns.load(Ordering::Relaxed));
+            let (live, min, max) = latency.result();
+            latency.set(live, min + added, max.map(|max| max + added));
+        }
+        true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match (event.view(), self.hub()) {
+            (gst::EventView::FlushStart(_), Some(hub)) => self.tell_frames(hub.flush_start()),
+            (gst::EventView::FlushStop(_), Some(hub)) => hub.flush_stop(),
+            (gst::EventView::Eos(_), Some(hub)) => self.tell_frames(hub.drain(EOS_WAIT)),
+            _ => {}
+        }
+        self.parent_sink_event(event)
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::CustomUpstream(custom) = event.view()
+            && let Some(structure) = custom.structure()
+            && self.handle_event(structure)
+        {
+            return true;
+        }
+        self.parent_src_event(event)
+    }
+
+    fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let arrival = Instant::now();
+        let (hub, layout, mode) = {
+            let state = self.state();
+            match (&state.hub, &state.layout) {
+                (Some(hub), Some(layout)) => (Arc::clone(hub), Arc::clone(layout), state.mode),
+                _ => return Err(gst::FlowError::NotNegotiated),
+            }
+        };
+        let time = |time: gst::ClockTime| Duration::from_nanos(time.nseconds());
+        let pts = buffer.pts();
+        let running_time = self
+            .obj()
+            .segment()
+            .downcast::<gst::ClockTime>()
+            .ok()
+            .and_then(|segment| segment.to_running_time(pts));
+        let (stamp, slot) = hub.enter(pts.map(time), running_time.map(time));
+        let told = match slot {
+            Err(record) => Some(record),
+            Ok(mut copy) => match copy.fill(&layout, buffer) {
+                Err(error) => {
+                    gst::warning!(CAT, imp = self, "frame {}: {error}", stamp.index);
+                    Some(hub.fail(stamp, copy, error.to_string()))
+                }
+                Ok(()) => match hub.offer(stamp, Job { arrival, copy }) {
+                    Offered::Waits(superseded) => superseded,
+                    Offered::Done(record) => Some(record),
+                },
+            },
+        };
+        self.tell_frames(told);
+        if mode == Mode::EveryFrame {
+            hub.wait_for(stamp.index);
+            self.report_latency(arrival.elapsed());
+        }
+        let fresh = self.attach(&hub, buffer, stamp, &layout);
+        hub.passed(fresh, arrival.elapsed());
+        // Live video outlives its tracker; a file whose masks are wanted does not.
+        if mode == Mode::EveryFrame && hub.is_broken() {
+            Err(gst::FlowError::Error)
+        } else {
+            Ok(gst::FlowSuccess::Ok)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the corridor has to say, and how it is put on the bus.
+
+use std::time::Duration;
+
+use gst::prelude::*;
+use sightline_core::{FrameStamp, ObjectId};
+
+use crate::record::{FrameRecord, ns};
+
+/// Name of the element message for a prompt that was not used.
+pub(crate) const REFUSED: &str = "sightline-prompt-refused";
+/// Name of the element message for a prompt that was.
+pub(crate) const APPLIED: &str = "sightline-prompt-applied";
+
+/// Something to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Notice {
+    /// A frame has its outcome.
+    Frame(FrameRecord),
+    /// A prompt was applied to a frame that was kept, or is bound to the next one (`None`).
+    Applied { id: ObjectId, frame: Option<FrameStamp> },
+    /// A prompt was not used.
+    Refused { id: Option<ObjectId>, at: Option<Duration>, reason: String },
+    /// A frame failed; the next one may not.
+    Warning(String),
+    /// Nothing more will come.
+    Fatal(String),
+}
+
+/// Where notices go. Called without any lock held.
+pub(crate) type Notify = std::sync::Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Posts a notice as a message of `element`; `frames` says whether frames are wanted.
+pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool) {
+    let message = |structure: gst::Structure| {
+        let message = gst::message::Element::builder(structure).src(element).build();
+        // Refused when the element is in no pipeline: nobody listens.
+        let _ = element.post_message(message);
+    };
+    match notice {
+        Notice::Frame(record) => {
+            gst::trace!(
+                super::CAT,
+                obj = element,
+                "frame {}: {:?} after {:?}",
+                record.frame.index,
+                record.outcome,
+                record.latency
+            );
+            if frames {
+                message(record.to_structure());
+            }
+        }
+        Notice::Applied { id, frame } => {
+            let mut structure = gst::Structure::builder(APPLIED).field("id", id.0).build();
+            if let Some(frame) = frame {
+                crate::record::set_stamp(&mut structure, frame);
+            }
+            message(structure);
+        }
+        Notice::Refused { id, at, reason } => {
+            let mut structure = gst::Structure::builder(REFUSED).field("reason", &reason).build();
+            structure.set_if_some("id", id.map(|id| id.0));
+            structure.set_if_some("running-time", at.map(ns));
+            message(structure);
+            gst::element_warning!(element, gst::ResourceError::Settings, ("prompt refused: {reason}"));
+        }
+        Notice::Warning(reason) => {
+            gst::element_warning!(element, gst::StreamError::Failed, ("frame skipped: {reason}"));
+        }
+        Notice::Fatal(reason) => {
+            gst::element_error!(element, gst::StreamError::Failed, ("tracking ended: {reason}"));
+        }
+    }
+}
