@@ -1,1 +1,13 @@
 //! From a TOML file to checked, typed settings.
+//!
+//! Settings come in layers: [`DEFAULTS`], a file, the environment, flags. A [`Layer`] holds what one place said; the
+//! last one that names a key wins. [`Settings::resolve`] checks the result once, at the door.
+#![forbid(unsafe_code)]
+
+mod error;
+mod layer;
+mod settings;
+
+pub use error::{ConfigError, Kind};
+pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
+pub use settings::{EncoderPreset, ModelSettings, OutputSettings, Settings, TrackMode, TrackSettings};

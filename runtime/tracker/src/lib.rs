@@ -1,1 +1,75 @@
-//! The streaming SAM2-style tracker: one step a frame, constant memory.
+//! The streaming SAM2-style tracker: one step a frame, memory that never grows.
+//!
+//! [`Tracker`] drives a model's graphs as `engines/GRAPHS.md` lays down and the published predictor does, one
+//! object at a time; [`Session`] puts preprocessing before it and mask upscaling behind it. Neither starts a
+//! thread, opens a file or knows a backend. See this room's README for how a late prompt is replayed.
+#![forbid(unsafe_code)]
+
+mod bank;
+mod binder;
+mod error;
+mod frames;
+mod graphs;
+mod object;
+mod prompt;
+mod run;
+mod session;
+mod tracker;
+
+use std::time::Duration;
+
+use sightline_core::{FrameStamp, ObjectId, TrackState};
+
+pub use error::{Kind, TrackerError};
+pub use session::Session;
+pub use tracker::Tracker;
+
+/// What a tracker keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Frames whose features are kept for late prompts and corrections, the newest included; at least 1.
+    pub history: usize,
+    /// Objects tracked at once; at least 1.
+    pub max_objects: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { history: 8, max_objects: 16 }
+    }
+}
+
+/// Which frame a prompt is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// The next one to come.
+    Next,
+    /// The first one whose [`FrameStamp::index`] is at least this.
+    Frame(u64),
+    /// The first one whose running time is at least this.
+    RunningTime(Duration),
+}
+
+/// What became of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was applied to this frame and the object followed to the newest one.
+    Now(FrameStamp),
+    /// It waits for its frame.
+    Pending,
+}
+
+/// An object on the newest frame.
+#[derive(Debug, Clone, Copy)]
+pub struct ObjectView<'a> {
+    /// The client's id.
+    pub id: ObjectId,
+    /// Logit that the object is in the picture; above 0 it is.
+    pub object_score: f32,
+    /// The model's own estimate in `[0, 1]` of the mask's IoU.
+    pub iou: f32,
+    /// `[height, width]` f32 logits of `ModelSpec::masks`' size, positive on the object.
+    pub low_res: &'a [f32],
+    /// `Tracking` if it is in the picture and any logit is positive, else `Lost`.
+    pub state: TrackState,
+}

@@ -1,0 +1,18 @@
+//! `sightline eval`: a model against annotated video.
+
+mod davis;
+mod deepest;
+mod report;
+
+use anyhow::Result;
+
+use crate::cli::{Dataset, EvalArgs};
+
+pub(crate) use self::davis::stamp;
+
+/// Runs the command.
+pub(crate) fn run(args: &EvalArgs) -> Result<()> {
+    match &args.dataset {
+        Dataset::Davis(davis) => davis::run(davis),
+    }
+}

@@ -1,0 +1,169 @@
+//! One line of JSON a frame; the schema is in this room's README.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use gstsightline::record::FrameRecord;
+use serde::Serialize;
+use sightline_core::ObjectResult;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    frame: u64,
+    pts: Option<f64>,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    age_ms: Option<f64>,
+    latency_ms: f64,
+    stages_ms: BTreeMap<&'a str, f64>,
+    objects: Vec<Object<'a>>,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    id: u32,
+    state: &'a str,
+    score: f64,
+    iou: f64,
+    /// `[x0, y0, x1, y1]` in pixels, the right and bottom edge exclusive.
+    #[serde(rename = "box")]
+    box_px: Option<[u32; 4]>,
+    mask: CocoMask,
+}
+
+/// As pycocotools takes it.
+#[derive(Serialize)]
+struct CocoMask {
+    size: [u32; 2],
+    counts: String,
+}
+
+/// Writes lines to a file.
+pub(crate) struct JsonlWriter<W: Write = BufWriter<File>> {
+    out: W,
+}
+
+impl JsonlWriter {
+    /// Creates the file.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("cannot write {path:?}"))?;
+        Ok(Self { out: BufWriter::with_capacity(1 << 16, file) })
+    }
+}
+
+impl<W: Write> JsonlWriter<W> {
+    /// Writes a frame. `age` is the time since the newest frame that was looked at.
+    pub(crate) fn write(&mut self, record: &FrameRecord, age: Option<Duration>) -> Result<()> {
+        let looked_at = record.outcome.skip_reason().is_none();
+        let stages = record.stages.named();
+        let line = Line {
+            frame: record.frame.index,
+            pts: record.frame.pts.map(|pts| rounded(pts.as_secs_f64(), 1e9)),
+            outcome: record.outcome.as_str(),
+            reason: record.outcome.skip_reason().map(|reason| reason.as_str()),
+            error: record.error.as_deref(),
+            age_ms: age.map(ms),
+            latency_ms: ms(record.latency),
+            stages_ms: stages.iter().filter(|_| looked_at).map(|(name, time)| (*name, ms(*time))).collect(),
+            objects: record.objects.iter().map(object).collect(),
+        };
+        serde_json::to_writer(&mut self.out, &line)?;
+        Ok(self.out.write_all(b"\n")?)
+    }
+
+    /// Writes what is buffered.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        Ok(self.out.flush()?)
+    }
+}
+
+fn object(object: &ObjectResult) -> Object<'_> {
+    let (width, height) = (object.mask.width_px(), object.mask.height_px());
+    Object {
+        id: object.id.0,
+        state: object.state.as_str(),
+        score: rounded(f64::from(object.score), 1e4),
+        iou: rounded(f64::from(object.iou), 1e4),
+        box_px: object.bounds.map(|bounds| bounds.to_pixels(width, height).map(|v| v.round() as u32)),
+        mask: CocoMask { size: [height, width], counts: object.mask.to_coco_string() },
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1e3, 1e3)
+}
+
+fn rounded(value: f64, scale: f64) -> f64 {
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sightline_core::{FrameStamp, Mask, ObjectId, Outcome, Rle, SkipReason, StageTimes, TrackState};
+
+    use super::*;
+
+    fn line(record: &FrameRecord, age: Option<Duration>) -> serde_json::Value {
+        let mut writer = JsonlWriter { out: Vec::new() };
+        writer.write(record, age).unwrap();
+        let text = String::from_utf8(writer.out).unwrap();
+        assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_documented_keys() {
+        let mut mask = Mask::new(6, 4);
+        mask.data_mut()[8..10].fill(1);
+        let mask = Rle::encode(&mask);
+        let record = FrameRecord {
+            frame: FrameStamp { index: 3, pts: Some(Duration::from_millis(125)), running_time: None },
+            outcome: Outcome::Masks,
+            latency: Duration::from_micros(12_345),
+            stages: StageTimes { decoder: Duration::from_millis(2), ..StageTimes::default() },
+            objects: vec![sightline_core::ObjectResult {
+                id: ObjectId(7),
+                state: TrackState::Tracking,
+                score: 0.98767,
+                iou: 0.5,
+                bounds: mask.bounds(),
+                mask: Arc::new(mask),
+            }],
+            error: None,
+        };
+        let value = line(&record, Some(Duration::ZERO));
+        assert_eq!(value["frame"], 3);
+        assert_eq!(value["pts"], 0.125);
+        assert_eq!(value["latency_ms"], 12.345);
+        assert_eq!(value["stages_ms"]["decoder"], 2.0);
+        assert_eq!(value["stages_ms"].as_object().unwrap().len(), 7);
+        let object = &value["objects"][0];
+        assert_eq!(object["box"], serde_json::json!([2, 1, 4, 2]));
+        assert_eq!(object["score"], 0.9877);
+        assert_eq!(object["mask"]["size"], serde_json::json!([4, 6]));
+        let counts = object["mask"]["counts"].as_str().unwrap();
+        assert_eq!(Rle::from_coco_string(6, 4, counts).unwrap().area_px(), 2);
+        assert!(value.get("reason").is_none() && value.get("error").is_none());
+    }
+
+    #[test]
+    fn a_skipped_frame_says_why() {
+        let stamp = FrameStamp { index: 0, pts: None, running_time: None };
+        let record = FrameRecord::skipped(stamp, SkipReason::Superseded, Duration::ZERO);
+        let value = line(&record, None);
+        assert_eq!((&value["outcome"], &value["reason"]), (&"skipped".into(), &"superseded".into()));
+        assert!(value["pts"].is_null() && value["age_ms"].is_null());
+        assert_eq!(value["objects"], serde_json::json!([]));
+    }
+}

@@ -1,0 +1,318 @@
+//! The main thread of a run: it reads the bus, writes the lines, shows the state and decides when to stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use gst::prelude::*;
+use gstsightline::{
+    meta::META_NAME,
+    record::{FRAME_MESSAGE, FrameRecord},
+};
+
+use super::{
+    failure,
+    input::Input,
+    jsonl::JsonlWriter,
+    pipeline::{Corridor, NO_VIDEO},
+    prompts::{MISFIT, MISFIT_TEXT},
+    status::Status,
+};
+use crate::cli::RunArgs;
+
+/// A camera that says nothing for so long is gone: a frozen one posts no message at all.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a stopped source may take to deliver the buffer that carries the end.
+const LAST_BUFFER: Duration = Duration::from_secs(2);
+/// How long the encoder and the muxer may take to finish.
+const FINISHING: Duration = Duration::from_secs(30);
+/// What `sightlinetrack` calls the message about a prompt that it did not use.
+const REFUSED: &str = "sightline-prompt-refused";
+const NO_AGE: u64 = u64::MAX;
+
+/// What is watched, and what was seen.
+pub(crate) struct Watch<'a> {
+    corridor: &'a Corridor,
+    bus: gst::Bus,
+    input_text: &'a str,
+    camera: bool,
+    endless: bool,
+    jsonl: Option<JsonlWriter>,
+    status: Status,
+    /// Running time of the newest frame that was looked at.
+    looked_at: Option<Duration>,
+    /// Age in ms of the masks on the newest buffer.
+    age_ms: Arc<AtomicU64>,
+    missing: Option<String>,
+    interrupted: Arc<AtomicBool>,
+    signals: Vec<gst::glib::SourceId>,
+    stopping: Option<Instant>,
+    complete: bool,
+}
+
+/// A stream that is over.
+pub(crate) struct Ended<'a> {
+    pub(crate) watch: Watch<'a>,
+    pub(crate) failure: Option<anyhow::Error>,
+    /// The outputs were told of the end and are complete.
+    pub(crate) complete: bool,
+}
+
+/// Whether to go on.
+enum Next {
+    Continue,
+    Done,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(
+        corridor: &'a Corridor,
+        args: &'a RunArgs,
+        input: &Input,
+        jsonl: Option<JsonlWriter>,
+    ) -> Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        // SIGINT and SIGTERM. The handler goes after the first signal, so the second one has its usual effect.
+        let signals = [2, 15].map(|signal| {
+            let interrupted = Arc::clone(&interrupted);
+            glib_unix::unix_signal_add(signal, move || {
+                interrupted.store(true, Ordering::Release);
+                gst::glib::ControlFlow::Break
+            })
+        });
+        let age_ms = Arc::new(AtomicU64::new(NO_AGE));
+        let pad = corridor.overlay.static_pad("src").context("sightlineoverlay has no source pad")?;
+        watch_age(&pad, Arc::clone(&age_ms));
+        Ok(Self {
+            bus: corridor.pipeline.bus().context("the pipeline has no bus")?,
+            corridor,
+            input_text: &args.input,
+            camera: input.is_camera(),
+            endless: input.is_camera() && args.max_seconds.is_none(),
+            jsonl,
+            status: Status::new(),
+            looked_at: None,
+            age_ms,
+            missing: None,
+            interrupted,
+            signals: signals.into(),
+            stopping: None,
+            complete: false,
+        })
+    }
+
+    /// Plays until the end, an error, or a signal.
+    pub(crate) fn run(mut self) -> Ended<'a> {
+        let mut failure = None;
+        if self.corridor.pipeline.set_state(gst::State::Playing).is_err() {
+            // The reason waits on the bus.
+            tracing::debug!("the pipeline refused to play");
+            failure = self.reason_on_bus().or_else(|| Some(anyhow!("the pipeline refused to play")));
+            return Ended { watch: self, failure, complete: false };
+        }
+        let context = gst::glib::MainContext::default();
+        let mut signals_seen = false;
+        loop {
+            while context.iteration(false) {}
+            if !signals_seen && self.interrupted.load(Ordering::Acquire) {
+                signals_seen = true;
+                self.status.clear();
+                tracing::info!("stopping; once more to stop at once");
+                self.stop();
+            }
+            if let Some(message) = self.bus.timed_pop(gst::ClockTime::from_mseconds(50)) {
+                match self.handle(&message, &mut failure) {
+                    Next::Continue => {}
+                    Next::Done => break,
+                }
+            }
+            if let Next::Done = self.look_after(&mut failure) {
+                break;
+            }
+            let age = self.age_ms.load(Ordering::Relaxed);
+            self.status.show((self.camera && age != NO_AGE).then(|| Duration::from_millis(age)));
+        }
+        self.status.clear();
+        let complete = self.complete;
+        Ended { watch: self, failure, complete }
+    }
+
+    fn stop(&mut self) {
+        self.corridor.gate.close();
+        self.stopping.get_or_insert_with(Instant::now);
+    }
+
+    /// Time-outs, and the length of a file once it is known.
+    fn look_after(&mut self, failure: &mut Option<anyhow::Error>) -> Next {
+        match self.stopping {
+            None if self.camera && self.status.silence() > SILENCE => {
+                let frames = self.status.counts.total();
+                failure.get_or_insert_with(|| {
+                    anyhow!(
+                        "input {:?}: expected a frame at least every {} s, got none after {frames} frames",
+                        self.input_text,
+                        SILENCE.as_secs()
+                    )
+                });
+                self.stop();
+            }
+            Some(since) if since.elapsed() > LAST_BUFFER + FINISHING => {
+                tracing::warn!("the output did not finish in time");
+                return Next::Done;
+            }
+            Some(since) if since.elapsed() > LAST_BUFFER => self.corridor.gate.close_now(),
+            _ => {}
+        }
+        if !self.endless
+            && let Some(duration) = self.corridor.pipeline.query_duration::<gst::ClockTime>()
+        {
+            self.status.set_duration(
+                self.corridor.gate.until().map_or(duration, |until| until.min(duration)).into(),
+            );
+        }
+        Next::Continue
+    }
+
+    fn handle(&mut self, message: &gst::Message, failure: &mut Option<anyhow::Error>) -> Next {
+        match message.view() {
+            gst::MessageView::Element(element) => {
+                if let Some(structure) = element.structure() {
+                    if structure.name() == FRAME_MESSAGE {
+                        self.frame(structure, failure);
+                    } else if structure.name() == REFUSED {
+                        let reason = structure.get::<String>("reason").unwrap_or_default();
+                        failure.get_or_insert_with(|| anyhow!("prompt refused: {reason}"));
+                        return Next::Done;
+                    } else if let Some(missing) = failure::missing_plugin(structure) {
+                        self.missing.get_or_insert(missing);
+                    }
+                }
+            }
+            gst::MessageView::Eos(_) => {
+                self.complete = true;
+                if self.endless && self.stopping.is_none() {
+                    // A camera does not end; over TCP a killed one looks as if it had.
+                    let input = self.input_text;
+                    failure.get_or_insert_with(|| {
+                        anyhow!("input {input:?}: expected a camera to go on, got the end of its stream")
+                    });
+                }
+                return Next::Done;
+            }
+            gst::MessageView::Error(error) => {
+                let fatal = error.src().is_none_or(|source| !super::pipeline::is_input(source));
+                let explained = failure::explain(error, self.input_text, self.missing.as_deref());
+                failure.get_or_insert(explained);
+                if fatal || self.status.counts.total() == 0 {
+                    return Next::Done;
+                }
+                // What was seen before the source failed is worth keeping: let the muxer finish.
+                self.stop();
+                self.corridor.gate.close_now();
+            }
+            gst::MessageView::Application(application) => {
+                let Some(structure) = application.structure() else { return Next::Continue };
+                let text = match structure.name().as_str() {
+                    NO_VIDEO => format!(
+                        "input {:?}: expected a video, got a file without a picture in it",
+                        self.input_text
+                    ),
+                    MISFIT => structure.get::<String>(MISFIT_TEXT).unwrap_or_default(),
+                    _ => return Next::Continue,
+                };
+                failure.get_or_insert_with(|| anyhow!(text));
+                return Next::Done;
+            }
+            gst::MessageView::Warning(warning) => {
+                let text = warning.error().message().to_owned();
+                // A refused prompt ends the run and is reported as its failure.
+                if !text.starts_with("prompt refused") {
+                    self.status.clear();
+                    let element = message.src().map(|source| source.name().to_string()).unwrap_or_default();
+                    tracing::warn!(%element, "{text}");
+                }
+            }
+            gst::MessageView::Latency(_) => {
+                if let Err(error) = self.corridor.pipeline.recalculate_latency() {
+                    tracing::warn!(%error, "cannot work out the latency");
+                }
+            }
+            _ => {}
+        }
+        Next::Continue
+    }
+
+    fn frame(&mut self, structure: &gst::StructureRef, failure: &mut Option<anyhow::Error>) {
+        let record = match FrameRecord::from_structure(structure) {
+            Ok(record) => record,
+            Err(error) => {
+                failure.get_or_insert(anyhow!(error).context("a frame's outcome does not read"));
+                return;
+            }
+        };
+        self.status.frame(&record);
+        if record.outcome.skip_reason().is_none() {
+            self.looked_at = self.looked_at.max(record.frame.running_time);
+        }
+        let age = record.frame.running_time.zip(self.looked_at).map(|(now, then)| now.saturating_sub(then));
+        if let Some(jsonl) = &mut self.jsonl
+            && let Err(error) = jsonl.write(&record, age)
+        {
+            // A full disk: one report, and the run ends.
+            self.jsonl = None;
+            failure.get_or_insert(error.context("cannot write the JSON lines"));
+            self.stop();
+        }
+    }
+
+    /// The first error on the bus, when the pipeline did not even start.
+    fn reason_on_bus(&mut self) -> Option<anyhow::Error> {
+        let mut failure = None;
+        while let Some(message) = self.bus.timed_pop(gst::ClockTime::from_mseconds(100)) {
+            if let Next::Done = self.handle(&message, &mut failure) {
+                break;
+            }
+        }
+        failure
+    }
+
+    /// Reads what is still on the bus.
+    pub(crate) fn drain(&mut self, failure: &mut Option<anyhow::Error>) {
+        while let Some(message) = self.bus.pop() {
+            if let gst::MessageView::Element(_) = message.view() {
+                self.handle(&message, failure);
+            }
+        }
+    }
+
+    /// Closes the lines and hands over the counts.
+    pub(crate) fn finish(mut self, failure: &mut Option<anyhow::Error>) -> Status {
+        if !self.interrupted.load(Ordering::Acquire) {
+            // One that has fired has removed itself.
+            self.signals.drain(..).for_each(gst::glib::SourceId::remove);
+        }
+        if let Some(jsonl) = self.jsonl.take()
+            && let Err(error) = jsonl.finish()
+        {
+            failure.get_or_insert(error.context("cannot write the JSON lines"));
+        }
+        self.status
+    }
+}
+
+/// Notes how old the masks are that pass by; the masks themselves are not read.
+fn watch_age(pad: &gst::Pad, age_ms: Arc<AtomicU64>) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let age = info
+            .buffer()
+            .and_then(|buffer| gst::meta::CustomMeta::from_buffer(buffer, META_NAME).ok())
+            .and_then(|meta| meta.structure().get::<u64>("age").ok());
+        age_ms.store(age.map_or(NO_AGE, |ns| ns / 1_000_000), Ordering::Relaxed);
+        gst::PadProbeReturn::Ok
+    });
+}

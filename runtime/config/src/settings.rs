@@ -1,0 +1,170 @@
+use std::ops::RangeInclusive;
+
+use serde::Deserialize;
+
+use crate::{ConfigError, DEFAULTS, Kind, Layer};
+
+/// Whether frames may be passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrackMode {
+    /// Every-frame for files, live for cameras.
+    Auto,
+    /// The newest frame is looked at.
+    Live,
+    /// Every frame is looked at; the input waits.
+    EveryFrame,
+}
+
+/// x264's speed-preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum EncoderPreset {
+    Ultrafast,
+    Superfast,
+    Veryfast,
+    Faster,
+    Fast,
+    Medium,
+}
+
+impl EncoderPreset {
+    /// The name x264 gives it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ultrafast => "ultrafast",
+            Self::Superfast => "superfast",
+            Self::Veryfast => "veryfast",
+            Self::Faster => "faster",
+            Self::Fast => "fast",
+            Self::Medium => "medium",
+        }
+    }
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// A model's name or folder.
+    pub name: String,
+    /// Threads on the processor, 0 for one each core.
+    pub threads: usize,
+}
+
+/// `[track]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackSettings {
+    /// Whether frames may be passed over.
+    pub mode: TrackMode,
+    /// Frames kept for late prompts.
+    pub history: usize,
+    /// Objects tracked at once.
+    pub max_objects: usize,
+}
+
+/// `[output]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSettings {
+    /// x264's speed-preset.
+    pub encoder_preset: EncoderPreset,
+    /// H.264 quantizer, 0 to 50.
+    pub encoder_quantizer: u32,
+    /// Pictures on a contact sheet.
+    pub contact_sheet_frames: usize,
+    /// Width of one of them.
+    pub contact_sheet_width_px: u32,
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `[model]`
+    pub model: ModelSettings,
+    /// `[track]`
+    pub track: TrackSettings,
+    /// `[output]`
+    pub output: OutputSettings,
+}
+
+impl Settings {
+    /// Lays the layers over the defaults, the last one on top, and checks every value.
+    ///
+    /// # Errors
+    /// `Kind::Value` naming the key, its range and what came.
+    pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
+        let defaults = Layer::from_toml("configs/default.toml", DEFAULTS)?;
+        let Layer { model, track, output } = layers.into_iter().fold(defaults, Layer::overlaid);
+        let name = given("model.name", model.name)?;
+        if name.trim().is_empty() {
+            return Err(ConfigError::new(Kind::Value, "setting model.name", "a name or a folder", "\"\""));
+        }
+        Ok(Self {
+            model: ModelSettings { name, threads: within("model.threads", model.threads, 0..=256)? },
+            track: TrackSettings {
+                mode: given("track.mode", track.mode)?,
+                history: within("track.history", track.history, 1..=64)?,
+                max_objects: within("track.max_objects", track.max_objects, 1..=64)?,
+            },
+            output: OutputSettings {
+                encoder_preset: given("output.encoder_preset", output.encoder_preset)?,
+                encoder_quantizer: within("output.encoder_quantizer", output.encoder_quantizer, 0..=50)?,
+                contact_sheet_frames: within(
+                    "output.contact_sheet_frames",
+                    output.contact_sheet_frames,
+                    1..=64,
+                )?,
+                contact_sheet_width_px: within(
+                    "output.contact_sheet_width_px",
+                    output.contact_sheet_width_px,
+                    64..=1920,
+                )?,
+            },
+        })
+    }
+}
+
+/// The defaults name every key (a test sees to it), so only a broken build comes without a value.
+fn given<T>(key: &str, value: Option<T>) -> Result<T, ConfigError> {
+    value.ok_or_else(|| ConfigError::new(Kind::Value, format_args!("setting {key}"), "a value", "none"))
+}
+
+fn within<T>(key: &str, value: Option<T>, range: RangeInclusive<T>) -> Result<T, ConfigError>
+where
+    T: PartialOrd + std::fmt::Display,
+{
+    let value = given(key, value)?;
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let expected = format!("{} to {}", range.start(), range.end());
+    Err(ConfigError::new(Kind::Value, format_args!("setting {key}"), expected, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_layer_wins_key_by_key() {
+        let file = Layer::from_toml("f", "[model]\nname = \"a\"\nthreads = 2\n[track]\nhistory = 3").unwrap();
+        let flags = Layer::from_toml("g", "[model]\nname = \"b\"").unwrap();
+        let settings = Settings::resolve([file, flags]).unwrap();
+        assert_eq!(settings.model, ModelSettings { name: "b".into(), threads: 2 });
+        assert_eq!((settings.track.history, settings.track.max_objects), (3, 16));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_key() {
+        for (case, text, message) in [
+            ("history", "[track]\nhistory = 65", "setting track.history: expected 1 to 64, got 65"),
+            ("objects", "[track]\nmax_objects = 0", "setting track.max_objects: expected 1 to 64, got 0"),
+            ("name", "[model]\nname = \" \"", "setting model.name: expected a name or a folder, got \"\""),
+        ] {
+            let layer = Layer::from_toml("f", text).unwrap();
+            let error = Settings::resolve([layer]).expect_err(case);
+            assert_eq!(error.kind(), Kind::Value, "{case}");
+            assert_eq!(error.to_string(), message, "{case}");
+        }
+    }
+}

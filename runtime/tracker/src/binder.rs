@@ -1,0 +1,384 @@
+//! Which of our buffers each graph's inputs and outputs are, settled once at load.
+
+use sightline_core::{DType, Shape, TensorView, TensorViewMut};
+use sightline_engine_api::{
+    Dim, Engine, EngineError, GraphIo, GraphName, Kind, Model, ModelSpec, Port, TensorMut, TensorRef,
+};
+
+/// More ports than any graph of the contract has; bounds the arrays a run builds on its stack.
+const MAX_PORTS: usize = 16;
+
+/// An input of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Image,
+    Feature(usize),
+    Mem,
+    TposIdx,
+    MemMask,
+    ObjPtrs,
+    PtrTdiff,
+    PtrMask,
+    PrevMask,
+    PixFeat,
+    PointCoords,
+    PointLabels,
+    MaskInput,
+    HasMaskInput,
+    Multimask,
+    LowResMask,
+    ObjectScore,
+    Binarize,
+    Mask,
+}
+
+/// Everything the host may give to a graph; a graph takes what it has ports for, the rest stays empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Given<'a> {
+    pub(crate) image: &'a [f32],
+    pub(crate) features: &'a [Vec<f32>],
+    pub(crate) mem: &'a [f32],
+    pub(crate) tpos_idx: &'a [i64],
+    pub(crate) mem_mask: &'a [f32],
+    pub(crate) obj_ptrs: &'a [f32],
+    pub(crate) ptr_tdiff: &'a [f32],
+    pub(crate) ptr_mask: &'a [f32],
+    pub(crate) prev_low_res_mask: &'a [f32],
+    pub(crate) pix_feat: &'a [f32],
+    pub(crate) point_coords: &'a [f32],
+    pub(crate) point_labels: &'a [f32],
+    pub(crate) mask_input: &'a [f32],
+    pub(crate) has_mask_input: &'a [f32],
+    pub(crate) multimask: &'a [i64],
+    pub(crate) low_res_mask: &'a [f32],
+    pub(crate) object_score: &'a [f32],
+    pub(crate) binarize: &'a [f32],
+    pub(crate) mask: &'a [f32],
+}
+
+impl<'a> Given<'a> {
+    fn view(&self, source: Source, shape: Shape) -> Result<TensorView<'a>, EngineError> {
+        let dims = shape.dims();
+        let data = match source {
+            Source::TposIdx => return Ok(TensorView::i64(dims, self.tpos_idx)?),
+            Source::Multimask => return Ok(TensorView::i64(dims, self.multimask)?),
+            Source::PointCoords => {
+                return Ok(TensorView::f32(&[1, self.point_labels.len(), 2], self.point_coords)?);
+            }
+            Source::PointLabels => {
+                return Ok(TensorView::f32(&[1, self.point_labels.len()], self.point_labels)?);
+            }
+            Source::Image => self.image,
+            Source::Feature(level) => &self.features[level],
+            Source::Mem => self.mem,
+            Source::MemMask => self.mem_mask,
+            Source::ObjPtrs => self.obj_ptrs,
+            Source::PtrTdiff => self.ptr_tdiff,
+            Source::PtrMask => self.ptr_mask,
+            Source::PrevMask => self.prev_low_res_mask,
+            Source::PixFeat => self.pix_feat,
+            Source::MaskInput => self.mask_input,
+            Source::HasMaskInput => self.has_mask_input,
+            Source::LowResMask => self.low_res_mask,
+            Source::ObjectScore => self.object_score,
+            Source::Binarize => self.binarize,
+            Source::Mask => self.mask,
+        };
+        Ok(TensorView::f32(dims, data)?)
+    }
+}
+
+/// An engine whose ports are known.
+pub(crate) struct Bound {
+    engine: Box<dyn Engine>,
+    inputs: Vec<(Source, Shape)>,
+    /// Which of the caller's outputs each port is, in the caller's order.
+    outputs: Vec<(usize, Shape)>,
+    /// The number of points, where the graph fixes it.
+    fixed_points: Option<usize>,
+}
+
+impl Bound {
+    /// Runs the graph and waits. `outputs` come in the order in which the binder was told of them.
+    pub(crate) fn run(
+        &mut self,
+        given: &Given<'_>,
+        outputs: &mut [Option<&mut [f32]>],
+    ) -> Result<(), EngineError> {
+        let nothing = TensorView::f32(&[0], &[])?;
+        let mut views: [TensorRef<'_>; MAX_PORTS] = std::array::from_fn(|_| nothing.into());
+        for (view, (source, shape)) in views.iter_mut().zip(&self.inputs) {
+            *view = given.view(*source, *shape)?.into();
+        }
+        let empty = Shape::new(&[0])?;
+        let mut places: [TensorMut<'_>; MAX_PORTS] =
+            std::array::from_fn(|_| TensorViewMut::F32(empty, &mut []).into());
+        for (place, (index, shape)) in places.iter_mut().zip(&self.outputs) {
+            let data = outputs.get_mut(*index).and_then(Option::take).unwrap_or_default();
+            *place = TensorViewMut::f32(shape.dims(), data)?.into();
+        }
+        self.engine.run(&views[..self.inputs.len()], &mut places[..self.outputs.len()])
+    }
+
+    /// Whether the graph takes the memory-conditioned features.
+    pub(crate) fn takes_pix_feat(&self) -> bool {
+        self.inputs.iter().any(|(source, _)| *source == Source::PixFeat)
+    }
+
+    /// Whether the graph takes the previous frame's mask.
+    pub(crate) fn takes_prev_mask(&self) -> bool {
+        self.inputs.iter().any(|(source, _)| *source == Source::PrevMask)
+    }
+
+    /// The number of points the graph takes, if it is fixed.
+    pub(crate) fn fixed_points(&self) -> Option<usize> {
+        self.fixed_points
+    }
+}
+
+/// What the graphs' ports must be, from the model's manifest and the shapes of earlier graphs' outputs.
+pub(crate) struct Binder<'a> {
+    spec: &'a ModelSpec,
+    /// Names and shapes of the feature levels, in the encoder's order.
+    features: Vec<(String, Shape)>,
+    pix_feat: Shape,
+}
+
+/// All graphs of a model, bound.
+pub(crate) struct BoundModel {
+    pub(crate) image_encoder: Bound,
+    pub(crate) memory_attention: Bound,
+    pub(crate) decoder_track: Bound,
+    pub(crate) decoder_prompt: Bound,
+    pub(crate) memory_encoder: Bound,
+    pub(crate) mask_downsample: Option<Bound>,
+    pub(crate) features: Vec<(String, Shape)>,
+    pub(crate) pix_feat: Shape,
+}
+
+impl BoundModel {
+    /// Resolves every name and checks every shape of `model`.
+    pub(crate) fn new(model: Model) -> Result<(ModelSpec, Self), EngineError> {
+        let Model {
+            spec,
+            image_encoder,
+            memory_attention,
+            decoder_track,
+            decoder_prompt,
+            memory_encoder,
+            mask_downsample,
+        } = model;
+        let mut features = Vec::new();
+        for port in &image_encoder.io().outputs {
+            let shape = fixed_shape(&spec, GraphName::ImageEncoder, port)?;
+            features.push((port.name.clone(), shape));
+        }
+        let pix = memory_attention.io().outputs.iter().find(|port| port.name == "pix_feat");
+        let pix_feat = match pix {
+            Some(port) => fixed_shape(&spec, GraphName::MemoryAttention, port)?,
+            None => return Err(missing(GraphName::MemoryAttention, "output", "pix_feat")),
+        };
+        let binder = Binder { spec: &spec, features, pix_feat };
+        let level_names: Vec<&str> = binder.features.iter().map(|(name, _)| name.as_str()).collect();
+        let mut decoded = vec!["low_res_mask", "iou", "object_score"];
+        decoded.extend(spec.pointers.map(|_| "obj_ptr"));
+        let mask_downsample = mask_downsample
+            .map(|engine| binder.bind(GraphName::MaskDownsample, engine, &["mask_prompt"]))
+            .transpose()?;
+        if spec.prompts.masks && spec.prompts.mask_decoder && mask_downsample.is_none() {
+            return Err(EngineError::new(
+                Kind::Interface,
+                format_args!("model {:?}", spec.name),
+                "a graph mask_downsample, as prompts.mask_decoder is set",
+                "none",
+            ));
+        }
+        let bound = Self {
+            image_encoder: binder.bind(GraphName::ImageEncoder, image_encoder, &level_names)?,
+            memory_attention: binder.bind(GraphName::MemoryAttention, memory_attention, &["pix_feat"])?,
+            decoder_track: binder.bind(GraphName::DecoderTrack, decoder_track, &decoded)?,
+            decoder_prompt: binder.bind(GraphName::DecoderPrompt, decoder_prompt, &decoded)?,
+            memory_encoder: binder.bind(GraphName::MemoryEncoder, memory_encoder, &["mem"])?,
+            mask_downsample,
+            features: binder.features.clone(),
+            pix_feat: binder.pix_feat,
+        };
+        bound.check_no_mem_embed(&spec)?;
+        Ok((spec, bound))
+    }
+
+    /// `decoder_prompt` is given `feat_top + no_mem_embed` for `pix_feat`: their shapes must agree.
+    fn check_no_mem_embed(&self, spec: &ModelSpec) -> Result<(), EngineError> {
+        let top = self.features.iter().find(|(name, _)| *name == spec.features.top);
+        let Some((_, top)) = top else {
+            return Err(missing(GraphName::ImageEncoder, "output", &spec.features.top));
+        };
+        if !self.decoder_prompt.takes_pix_feat() {
+            return Ok(());
+        }
+        let refuse = |expected: String, got: String| {
+            let subject = format!("model {:?} no_mem_embed", spec.name);
+            Err(EngineError::new(Kind::Interface, subject, expected, got))
+        };
+        if *top != self.pix_feat {
+            return refuse(
+                format!("{:?} of pix_feat's shape {}", spec.features.top, self.pix_feat),
+                top.to_string(),
+            );
+        }
+        let channels = top.dims().get(1).copied().unwrap_or(0);
+        if !spec.no_mem_embed.is_empty() && spec.no_mem_embed.len() != channels {
+            return refuse(format!("{channels} values"), spec.no_mem_embed.len().to_string());
+        }
+        Ok(())
+    }
+}
+
+fn missing(graph: GraphName, side: &str, name: &str) -> EngineError {
+    EngineError::new(Kind::Interface, format_args!("{graph} {side} {name:?}"), "one", "none")
+}
+
+/// The port's shape, or where the graph leaves it open the manifest's.
+fn fixed_shape(spec: &ModelSpec, graph: GraphName, port: &Port) -> Result<Shape, EngineError> {
+    let declared = spec.graphs.get(&graph).and_then(|graph| {
+        graph.io.outputs.iter().find(|other| other.name == port.name).and_then(Port::fixed_shape)
+    });
+    match port.fixed_shape().or(declared) {
+        Some(dims) => Ok(Shape::new(&dims)?),
+        None => Err(EngineError::new(
+            Kind::Interface,
+            format_args!("{graph} output {:?}", port.name),
+            "a fixed shape in the graph or the manifest",
+            port,
+        )),
+    }
+}
+
+impl Binder<'_> {
+    fn bind(
+        &self,
+        graph: GraphName,
+        engine: Box<dyn Engine>,
+        outputs: &[&str],
+    ) -> Result<Bound, EngineError> {
+        let io: &GraphIo = engine.io();
+        if io.inputs.len() > MAX_PORTS || io.outputs.len() > MAX_PORTS {
+            return Err(EngineError::new(
+                Kind::Interface,
+                graph,
+                format_args!("at most {MAX_PORTS} inputs and outputs"),
+                format_args!("{} and {}", io.inputs.len(), io.outputs.len()),
+            ));
+        }
+        let mut fixed_points = None;
+        let mut inputs = Vec::with_capacity(io.inputs.len());
+        for port in &io.inputs {
+            let Some((source, dtype, mut dims)) = self.source(graph, &port.name) else {
+                return Err(EngineError::new(
+                    Kind::Interface,
+                    format_args!("{graph} input {:?}", port.name),
+                    "an input of the graph contract (engines/GRAPHS.md)",
+                    port,
+                ));
+            };
+            if matches!(source, Source::PointCoords | Source::PointLabels)
+                && let Some(Dim::Fixed(points)) = port.dims.get(1)
+            {
+                dims[1] = *points;
+                fixed_points = Some(*points);
+            }
+            inputs.push((source, self.check(graph, "input", port, dtype, &dims)?));
+        }
+        let mut bound_outputs = Vec::with_capacity(io.outputs.len());
+        for port in &io.outputs {
+            let Some(index) = outputs.iter().position(|name| *name == port.name) else {
+                return Err(EngineError::new(
+                    Kind::Interface,
+                    format_args!("{graph} output {:?}", port.name),
+                    format_args!("one of {outputs:?}"),
+                    port,
+                ));
+            };
+            let dims = self.output_dims(graph, index);
+            bound_outputs.push((index, self.check(graph, "output", port, DType::F32, &dims)?));
+        }
+        if let Some(name) = outputs.iter().find(|name| io.output(name).is_none()) {
+            return Err(missing(graph, "output", name));
+        }
+        Ok(Bound { engine, inputs, outputs: bound_outputs, fixed_points })
+    }
+
+    fn check(
+        &self,
+        graph: GraphName,
+        side: &str,
+        port: &Port,
+        dtype: DType,
+        dims: &[usize],
+    ) -> Result<Shape, EngineError> {
+        let shape = Shape::new(dims)?;
+        if port.accepts(dtype, shape) {
+            return Ok(shape);
+        }
+        let subject = format!("{graph} {side} {:?}", port.name);
+        Err(EngineError::new(Kind::Interface, subject, format_args!("{dtype} {shape}"), port))
+    }
+
+    /// What an input name of a graph means; `None` for names the contract does not have.
+    fn source(&self, graph: GraphName, name: &str) -> Option<(Source, DType, Vec<usize>)> {
+        use GraphName as G;
+        let spec = self.spec;
+        let (slots, memory) = (spec.memory.slots(), spec.memory);
+        let low_res = vec![1, 1, spec.masks.height_px, spec.masks.width_px];
+        let (height, width) = (spec.image.height_px, spec.image.width_px);
+        let pointers = spec.pointers.map(|pointers| (memory.max_cond + pointers.recent, pointers.channels));
+        let f32 = |source, dims| Some((source, DType::F32, dims));
+        let decoder = matches!(graph, G::DecoderTrack | G::DecoderPrompt);
+        if !matches!(graph, G::ImageEncoder | G::MaskDownsample)
+            && let Some(level) = self.features.iter().position(|(level, _)| level == name)
+        {
+            return f32(Source::Feature(level), self.features[level].1.dims().to_vec());
+        }
+        match (graph, name) {
+            (G::ImageEncoder, "image") => f32(Source::Image, vec![1, 3, height, width]),
+            (G::MemoryAttention, "mem") => f32(Source::Mem, vec![1, slots, memory.tokens, memory.channels]),
+            (G::MemoryAttention, "tpos_idx") => Some((Source::TposIdx, DType::I64, vec![slots])),
+            (G::MemoryAttention, "mem_mask") => f32(Source::MemMask, vec![slots]),
+            (G::MemoryAttention, "obj_ptrs") => {
+                pointers.and_then(|(count, channels)| f32(Source::ObjPtrs, vec![1, count, channels]))
+            }
+            (G::MemoryAttention, "ptr_tdiff") => pointers.and_then(|(n, _)| f32(Source::PtrTdiff, vec![n])),
+            (G::MemoryAttention, "ptr_mask") => pointers.and_then(|(n, _)| f32(Source::PtrMask, vec![n])),
+            (G::MemoryAttention, "prev_low_res_mask") => f32(Source::PrevMask, low_res),
+            (_, "prev_low_res_mask") if decoder => f32(Source::PrevMask, low_res),
+            (_, "pix_feat") if decoder => f32(Source::PixFeat, self.pix_feat.dims().to_vec()),
+            (G::DecoderPrompt, "point_coords") => f32(Source::PointCoords, vec![1, 1, 2]),
+            (G::DecoderPrompt, "point_labels") => f32(Source::PointLabels, vec![1, 1]),
+            (G::DecoderPrompt, "mask_input") => f32(Source::MaskInput, low_res),
+            (G::DecoderPrompt, "has_mask_input") => f32(Source::HasMaskInput, vec![1]),
+            (G::DecoderPrompt, "multimask") => Some((Source::Multimask, DType::I64, vec![1])),
+            (G::MemoryEncoder, "low_res_mask") => f32(Source::LowResMask, low_res),
+            (G::MemoryEncoder, "object_score") => f32(Source::ObjectScore, vec![1, 1]),
+            (G::MemoryEncoder, "binarize") => f32(Source::Binarize, vec![1]),
+            (G::MaskDownsample, "mask") => f32(Source::Mask, vec![1, 1, height, width]),
+            _ => None,
+        }
+    }
+
+    /// The shape of a graph's output, by its place among the names given to [`Binder::bind`].
+    fn output_dims(&self, graph: GraphName, index: usize) -> Vec<usize> {
+        let spec = self.spec;
+        let low_res = vec![1, 1, spec.masks.height_px, spec.masks.width_px];
+        match graph {
+            GraphName::ImageEncoder => self.features[index].1.dims().to_vec(),
+            GraphName::MemoryAttention => self.pix_feat.dims().to_vec(),
+            GraphName::DecoderTrack | GraphName::DecoderPrompt => match index {
+                0 => low_res,
+                3 => vec![1, spec.pointers.map_or(0, |pointers| pointers.channels)],
+                _ => vec![1, 1],
+            },
+            GraphName::MemoryEncoder => vec![1, spec.memory.tokens, spec.memory.channels],
+            GraphName::MaskDownsample => low_res,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A model's graphs with the buffers that lie between them, one call a graph.
+
+use std::time::{Duration, Instant};
+
+use sightline_core::StageTimes;
+use sightline_engine_api::{EngineError, Kind, Model, ModelSpec};
+
+use crate::{
+    bank::Window,
+    binder::{BoundModel, Given},
+    prompt,
+};
+
+/// Logits fed back to a graph are clamped to this, as the published predictor does.
+const LOGIT_LIMIT: f32 = 32.0;
+
+/// A model's graphs. Results lie here until the next call overwrites them.
+pub(crate) struct Graphs {
+    pub(crate) spec: ModelSpec,
+    bound: BoundModel,
+    /// Position of `features.top` among the levels.
+    top: usize,
+    /// `pix_feat`, from memory attention or made for a conditioning frame.
+    pix_feat: Vec<f32>,
+    /// `[1,1,h,w]` logits.
+    pub(crate) low_res: Vec<f32>,
+    pub(crate) iou: [f32; 1],
+    pub(crate) object_score: [f32; 1],
+    /// `[1,P]`, empty if the model has no pointers.
+    pub(crate) pointer: Vec<f32>,
+    /// `[1,T,C]`
+    pub(crate) memory: Vec<f32>,
+    prev_mask: Vec<f32>,
+    mask_input: Vec<f32>,
+    padding: (Vec<f32>, Vec<f32>),
+    serial: u64,
+    /// Time spent since it was last taken.
+    pub(crate) times: StageTimes,
+}
+
+impl Graphs {
+    pub(crate) fn new(model: Model) -> Result<Self, EngineError> {
+        let (spec, bound) = BoundModel::new(model)?;
+        check(&spec)?;
+        let low_res = spec.masks.height_px * spec.masks.width_px;
+        Ok(Self {
+            top: bound.features.iter().position(|(name, _)| *name == spec.features.top).unwrap_or(0),
+            pix_feat: vec![0.0; bound.pix_feat.elements()],
+            low_res: vec![0.0; low_res],
+            iou: [0.0],
+            object_score: [0.0],
+            pointer: vec![0.0; spec.pointers.map_or(0, |pointers| pointers.channels)],
+            memory: vec![0.0; spec.memory.slot_elements()],
+            prev_mask: vec![0.0; low_res],
+            mask_input: vec![0.0; low_res],
+            padding: prompt::padding(&spec, bound.decoder_prompt.fixed_points()),
+            serial: 0,
+            times: StageTimes::default(),
+            spec,
+            bound,
+        })
+    }
+
+    /// Names and shapes of the feature levels.
+    pub(crate) fn levels(&self) -> &[(String, sightline_core::Shape)] {
+        &self.bound.features
+    }
+
+    /// The number of points `decoder_prompt` takes, if it is fixed.
+    pub(crate) fn fixed_points(&self) -> Option<usize> {
+        self.bound.decoder_prompt.fixed_points()
+    }
+
+    /// Whether `decoder_prompt` reads `pix_feat`.
+    pub(crate) fn prompts_take_pix_feat(&self) -> bool {
+        self.bound.decoder_prompt.takes_pix_feat()
+    }
+
+    /// A number no other memory has.
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// `image_encoder`
+    pub(crate) fn encode(&mut self, image: &[f32], features: &mut [Vec<f32>]) -> Result<(), EngineError> {
+        let mut levels = features.iter_mut();
+        let mut outputs: [Option<&mut [f32]>; 16] =
+            std::array::from_fn(|_| levels.next().map(Vec::as_mut_slice));
+        let given = Given { image, ..Given::default() };
+        let time = &mut self.times.image_encoder;
+        timed(time, || self.bound.image_encoder.run(&given, &mut outputs))
+    }
+
+    /// Sets `prev_low_res_mask`; with no mask before, it is 0, which says nothing either way.
+    pub(crate) fn set_prev_mask(&mut self, logits: Option<&[f32]>) {
+        let bound = &self.bound;
+        let taken = [&bound.memory_attention, &bound.decoder_track, &bound.decoder_prompt];
+        if taken.iter().any(|graph| graph.takes_prev_mask()) {
+            fill_clamped(&mut self.prev_mask, logits);
+        }
+    }
+
+    /// Sets `mask_input` to the logits of an earlier run on the same frame.
+    pub(crate) fn set_mask_input(&mut self, logits: &[f32]) {
+        fill_clamped(&mut self.mask_input, Some(logits));
+    }
+
+    /// `memory_attention`
+    pub(crate) fn attend(&mut self, features: &[Vec<f32>], window: &Window) -> Result<(), EngineError> {
+        let given = Given {
+            features,
+            mem: &window.mem,
+            tpos_idx: &window.tpos_idx,
+            mem_mask: &window.mem_mask,
+            obj_ptrs: &window.obj_ptrs,
+            ptr_tdiff: &window.ptr_tdiff,
+            ptr_mask: &window.ptr_mask,
+            prev_low_res_mask: &self.prev_mask,
+            ..Given::default()
+        };
+        let outputs = &mut [Some(self.pix_feat.as_mut_slice())];
+        timed(&mut self.times.memory_attention, || self.bound.memory_attention.run(&given, outputs))
+    }
+
+    /// Makes `pix_feat` without memory: the top level, plus `no_mem_embed` unless the prompt is a mask.
+    pub(crate) fn ignore_memory(&mut self, features: &[Vec<f32>], embed: bool) {
+        if !self.prompts_take_pix_feat() {
+            return;
+        }
+        self.pix_feat.copy_from_slice(&features[self.top]);
+        let channels = self.spec.no_mem_embed.len();
+        if embed && channels > 0 {
+            let plane = self.pix_feat.len() / channels;
+            for (plane, value) in self.pix_feat.chunks_exact_mut(plane).zip(&self.spec.no_mem_embed) {
+                plane.iter_mut().for_each(|feature| *feature += value);
+            }
+        }
+    }
+
+    /// `decoder_track`
+    pub(crate) fn decode_track(&mut self, features: &[Vec<f32>]) -> Result<(), EngineError> {
+        let given = Given {
+            features,
+            pix_feat: &self.pix_feat,
+            prev_low_res_mask: &self.prev_mask,
+            ..Given::default()
+        };
+        let mut outputs = [
+            Some(&mut self.low_res[..]),
+            Some(&mut self.iou[..]),
+            Some(&mut self.object_score[..]),
+            Some(&mut self.pointer[..]),
+        ];
+        timed(&mut self.times.decoder, || self.bound.decoder_track.run(&given, &mut outputs))?;
+        self.check_numbers("decoder_track")
+    }
+
+    /// `decoder_prompt` with clicks or a box, and if `refine` the logits of [`Graphs::set_mask_input`].
+    pub(crate) fn decode_points(
+        &mut self,
+        features: &[Vec<f32>],
+        coords: &[f32],
+        labels: &[f32],
+        multimask: bool,
+        refine: bool,
+    ) -> Result<(), EngineError> {
+        if !refine {
+            self.mask_input.fill(0.0);
+        }
+        self.decode_prompt(features, Some((coords, labels)), multimask, refine)
+    }
+
+    /// A mask as it was given: its own logits, and where the model has it a pointer from `decoder_prompt`.
+    pub(crate) fn decode_mask(
+        &mut self,
+        features: &[Vec<f32>],
+        full: &[f32],
+        low_res: &[f32],
+    ) -> Result<(), EngineError> {
+        self.pointer.fill(0.0);
+        if let Some(downsample) =
+            self.bound.mask_downsample.as_mut().filter(|_| self.spec.prompts.mask_decoder)
+        {
+            let given = Given { mask: full, ..Given::default() };
+            let outputs = &mut [Some(self.mask_input.as_mut_slice())];
+            timed(&mut self.times.decoder, || downsample.run(&given, outputs))?;
+            self.ignore_memory(features, false);
+            self.decode_prompt(features, None, false, true)?;
+        }
+        let present = full.iter().any(|inside| *inside > 0.0);
+        if !present && !self.spec.no_obj_ptr.is_empty() {
+            self.pointer.copy_from_slice(&self.spec.no_obj_ptr);
+        }
+        self.low_res.copy_from_slice(low_res);
+        self.iou = [1.0];
+        self.object_score = [if present { 10.0 } else { -10.0 }];
+        Ok(())
+    }
+
+    /// `points` are coordinates and labels; none means padding only.
+    fn decode_prompt(
+        &mut self,
+        features: &[Vec<f32>],
+        points: Option<(&[f32], &[f32])>,
+        multimask: bool,
+        has_mask: bool,
+    ) -> Result<(), EngineError> {
+        let (point_coords, point_labels) = points.unwrap_or((&self.padding.0, &self.padding.1));
+        let given = Given {
+            features,
+            pix_feat: &self.pix_feat,
+            prev_low_res_mask: &self.prev_mask,
+            point_coords,
+            point_labels,
+            mask_input: &self.mask_input,
+            has_mask_input: if has_mask { &[1.0] } else { &[0.0] },
+            multimask: if multimask { &[1] } else { &[0] },
+            ..Given::default()
+        };
+        let mut outputs = [
+            Some(&mut self.low_res[..]),
+            Some(&mut self.iou[..]),
+            Some(&mut self.object_score[..]),
+            Some(&mut self.pointer[..]),
+        ];
+        timed(&mut self.times.decoder, || self.bound.decoder_prompt.run(&given, &mut outputs))?;
+        self.check_numbers("decoder_prompt")
+    }
+
+    /// `memory_encoder` on the last decoder's result.
+    pub(crate) fn encode_memory(&mut self, features: &[Vec<f32>], prompted: bool) -> Result<(), EngineError> {
+        let given = Given {
+            features,
+            low_res_mask: &self.low_res,
+            object_score: &self.object_score,
+            binarize: if prompted { &[1.0] } else { &[0.0] },
+            ..Given::default()
+        };
+        let outputs = &mut [Some(self.memory.as_mut_slice())];
+        timed(&mut self.times.memory_encoder, || self.bound.memory_encoder.run(&given, outputs))
+    }
+
+    /// A number that is none must not reach the memory, where it would stay.
+    fn check_numbers(&self, graph: &str) -> Result<(), EngineError> {
+        let (score, iou) = (self.object_score[0], self.iou[0]);
+        if score.is_finite() && iou.is_finite() && self.low_res.iter().all(|logit| logit.is_finite()) {
+            return Ok(());
+        }
+        let got = format!("object_score {score}, iou {iou} and maybe others");
+        Err(EngineError::new(Kind::Run, format_args!("{graph} outputs"), "finite numbers", got))
+    }
+}
+
+fn fill_clamped(to: &mut [f32], logits: Option<&[f32]>) {
+    let Some(logits) = logits else { return to.fill(0.0) };
+    for (to, logit) in to.iter_mut().zip(logits) {
+        *to = logit.clamp(-LOGIT_LIMIT, LOGIT_LIMIT);
+    }
+}
+
+fn timed<T>(total: &mut Duration, run: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = run();
+    *total += start.elapsed();
+    result
+}
+
+/// Numbers of the manifest without which the tracker makes no sense.
+fn check(spec: &ModelSpec) -> Result<(), EngineError> {
+    let pointers = spec.pointers.map_or(1, |pointers| pointers.channels);
+    for (name, value) in [
+        ("memory.max_cond", spec.memory.max_cond),
+        ("memory.stride", spec.memory.stride),
+        ("memory tokens x channels", spec.memory.slot_elements()),
+        ("pointers.channels", pointers),
+    ] {
+        if value == 0 {
+            let subject = format!("model {:?} {name}", spec.name);
+            return Err(EngineError::new(Kind::Model, subject, "at least 1", value));
+        }
+    }
+    if !spec.no_obj_ptr.is_empty() && spec.no_obj_ptr.len() != pointers {
+        let subject = format!("model {:?} no_obj_ptr", spec.name);
+        let got = spec.no_obj_ptr.len();
+        return Err(EngineError::new(Kind::Model, subject, format_args!("{pointers} values"), got));
+    }
+    Ok(())
+}

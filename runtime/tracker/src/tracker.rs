@@ -1,0 +1,288 @@
+use sightline_core::{FrameStamp, ObjectId, Prompt, StageTimes};
+use sightline_engine_api::{Model, ModelSpec};
+
+use crate::{
+    Applied, At, ObjectView, Options, TrackerError,
+    error::Kind,
+    frames::{Found, Frames, reaches},
+    graphs::Graphs,
+    object::{MAX_CORRECTIONS, Object},
+    prompt::Ask,
+    run,
+};
+
+/// Failed frames after which a waiting prompt is dropped: it may be what makes them fail.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Prompts that may wait for their frame, per object there may be.
+const MAX_WAITING: usize = 4;
+
+struct Waiting {
+    object: ObjectId,
+    at: At,
+    ask: Ask,
+    attempts: u32,
+}
+
+/// The streaming tracker: give it every frame once, in order; read the objects after each.
+///
+/// All buffers are made when it starts and when an object is added. An error leaves every object as it was.
+pub struct Tracker {
+    options: Options,
+    graphs: Graphs,
+    frames: Frames,
+    /// Ascending by id.
+    objects: Vec<Object>,
+    /// Prompted for the first time on the frame under way.
+    joining: Vec<Object>,
+    /// In order of arrival.
+    waiting: Vec<Waiting>,
+    /// Buffers of objects that are gone, for those to come.
+    spare: Vec<Object>,
+}
+
+impl std::fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracker")
+            .field("model", &self.graphs.spec.name)
+            .field("objects", &self.objects.len())
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tracker {
+    /// Binds the model's graphs and allocates the features' history.
+    ///
+    /// # Errors
+    /// `Kind::Options` for an option of 0, `Kind::Engine` when a graph has a port the contract does not know, lacks
+    /// one it needs, or has one of another type or shape.
+    pub fn new(model: Model, options: Options) -> Result<Self, TrackerError> {
+        for (name, value) in [("history", options.history), ("max_objects", options.max_objects)] {
+            if value == 0 {
+                return Err(TrackerError::new(
+                    Kind::Options,
+                    format_args!("option {name}"),
+                    "at least 1",
+                    value,
+                ));
+            }
+        }
+        let graphs = Graphs::new(model)?;
+        Ok(Self {
+            frames: Frames::new(options.history, graphs.levels()),
+            graphs,
+            objects: Vec::with_capacity(options.max_objects),
+            joining: Vec::with_capacity(options.max_objects),
+            waiting: Vec::with_capacity(MAX_WAITING * options.max_objects),
+            spare: Vec::with_capacity(options.max_objects + 1),
+            options,
+        })
+    }
+
+    /// The model's manifest.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.graphs.spec
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Encodes a picture and tracks every object on it. `image` is `[3,H,W]` f32 as `ModelSpec::image` says.
+    ///
+    /// # Errors
+    /// `Kind::Picture` for an image of another size or a frame that is not newer than the last; `Kind::Engine`
+    /// when a graph fails. Every object is then as it was before the frame, which counts as not seen; prompts
+    /// that were due wait for the next frame, but are dropped after three failures.
+    pub fn step(&mut self, frame: FrameStamp, image: &[f32]) -> Result<StageTimes, TrackerError> {
+        let spec = &self.graphs.spec.image;
+        let expected = 3 * spec.height_px * spec.width_px;
+        if image.len() != expected {
+            let expected = format!("{expected} values, [3,{},{}]", spec.height_px, spec.width_px);
+            return Err(TrackerError::new(Kind::Picture, "image tensor", expected, image.len()));
+        }
+        if let Some(newest) = self.frames.newest().filter(|newest| newest.index >= frame.index) {
+            let expected = format!("an index above {}", newest.index);
+            return Err(TrackerError::new(Kind::Picture, "frame", expected, frame.index));
+        }
+        self.graphs.times = StageTimes::default();
+        self.graphs.encode(image, self.frames.under_way())?;
+        let tick = self.frames.next_tick();
+        if let Err(error) = self.advance(frame, tick) {
+            self.objects.iter_mut().for_each(|object| object.forget(tick));
+            self.spare.append(&mut self.joining);
+            for waiting in self.waiting.iter_mut().filter(|waiting| reaches(frame, waiting.at)) {
+                waiting.attempts += 1;
+            }
+            self.waiting.retain(|waiting| waiting.attempts < MAX_ATTEMPTS);
+            return Err(error);
+        }
+        self.frames.commit(frame);
+        self.objects.append(&mut self.joining);
+        self.objects.sort_unstable_by_key(|object| object.id);
+        self.waiting.retain(|waiting| !reaches(frame, waiting.at));
+        let oldest = self.frames.oldest_tick();
+        self.objects.iter_mut().for_each(|object| object.prune(oldest));
+        Ok(self.graphs.times)
+    }
+
+    /// Tracks or prompts every object on the frame under way.
+    fn advance(&mut self, frame: FrameStamp, tick: u64) -> Result<(), TrackerError> {
+        let Self { graphs, frames, objects, joining, waiting, spare, options } = self;
+        let due = || waiting.iter().filter(|waiting| reaches(frame, waiting.at));
+        for object in objects.iter_mut() {
+            let id = object.id;
+            let mut prompts = due().filter(|waiting| waiting.object == id).peekable();
+            if prompts.peek().is_none() {
+                run::track(graphs, frames, object, tick)?;
+            }
+            for waiting in prompts {
+                run::prompt(graphs, frames, object, tick, &waiting.ask)?;
+            }
+        }
+        for waiting in due() {
+            let id = waiting.object;
+            if objects.iter().any(|object| object.id == id) {
+                continue;
+            }
+            let at = joining.iter().position(|object| object.id == id).unwrap_or_else(|| {
+                joining.push(fresh(spare, &graphs.spec, options.history, id));
+                joining.len() - 1
+            });
+            run::prompt(graphs, frames, &mut joining[at], tick, &waiting.ask)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a prompt for an object, a new one or one that is tracked.
+    ///
+    /// For a frame whose features are kept it is applied now, and the object is followed from there to the newest
+    /// frame; otherwise it waits for its frame. A frame the object was not tracked on becomes a conditioning frame;
+    /// a frame it was tracked on is corrected.
+    ///
+    /// # Errors
+    /// `Kind::Prompt` when the model takes no such prompt, it lies outside the picture, or there is no room for
+    /// another object or prompt; `Kind::Gone` when a frame at or after the one asked for was seen and is kept no
+    /// longer, naming what is kept; `Kind::Engine` when a graph fails while it is applied.
+    pub fn prompt(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
+        let ask = Ask::new(&prompt, &self.graphs.spec, self.graphs.fixed_points())?;
+        let found = self.frames.find(at)?;
+        self.check_room(object)?;
+        let Found::Kept(tick) = found else {
+            if self.waiting.len() >= MAX_WAITING * self.options.max_objects {
+                let expected = format!("at most {} that wait for their frame", self.waiting.len());
+                return Err(TrackerError::prompt("prompts", expected, "one more"));
+            }
+            self.waiting.push(Waiting { object, at, ask, attempts: 0 });
+            return Ok(Applied::Pending);
+        };
+        let known = self.objects.iter().position(|known| known.id == object);
+        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, object);
+        if let Some(known) = known {
+            if self.objects[known].log_is_full() {
+                self.spare.push(copy);
+                let expected = format!("at most {MAX_CORRECTIONS} on the kept frames");
+                return Err(TrackerError::prompt(
+                    format_args!("corrections of object {object}"),
+                    expected,
+                    "one more",
+                ));
+            }
+            copy.copy_from(&self.objects[known]);
+        }
+        if let Err(error) = run::replay(&mut self.graphs, &self.frames, &mut copy, tick, ask) {
+            self.spare.push(copy);
+            return Err(error.into());
+        }
+        match known {
+            Some(known) => self.spare.push(std::mem::replace(&mut self.objects[known], copy)),
+            None => {
+                self.objects.push(copy);
+                self.objects.sort_unstable_by_key(|object| object.id);
+            }
+        }
+        let stamp = self.frames.stamp(tick).or(self.frames.newest());
+        Ok(stamp.map_or(Applied::Pending, Applied::Now))
+    }
+
+    /// Refuses a new object where there is no room for it.
+    fn check_room(&self, id: ObjectId) -> Result<(), TrackerError> {
+        let tracked = |id: ObjectId| self.objects.iter().any(|object| object.id == id);
+        if tracked(id) || self.waiting.iter().any(|waiting| waiting.object == id) {
+            return Ok(());
+        }
+        let firsts = self.waiting.iter().enumerate().filter(|(index, waiting)| {
+            !tracked(waiting.object)
+                && self.waiting[..*index].iter().all(|earlier| earlier.object != waiting.object)
+        });
+        if self.objects.len() + firsts.count() < self.options.max_objects {
+            return Ok(());
+        }
+        let subject = format!("prompt for object {id}");
+        Err(TrackerError::prompt(
+            subject,
+            format_args!("at most {} objects", self.options.max_objects),
+            "one more",
+        ))
+    }
+
+    /// Forgets an object and the prompts that wait for it. False if there was neither.
+    pub fn remove(&mut self, object: ObjectId) -> bool {
+        let waiting = self.waiting.len();
+        self.waiting.retain(|waiting| waiting.object != object);
+        let known = self.objects.iter().position(|known| known.id == object);
+        if let Some(known) = known {
+            let gone = self.objects.remove(known);
+            self.spare.push(gone);
+        }
+        known.is_some() || self.waiting.len() < waiting
+    }
+
+    /// Forgets every object and every waiting prompt. The frames stay, for prompts to come.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.spare.append(&mut self.objects);
+    }
+
+    /// Forgets everything: objects, prompts and frames. Frames may start again from any index.
+    pub fn reset(&mut self) {
+        self.clear();
+        self.frames.reset();
+    }
+
+    /// The objects on the newest frame, ascending by id.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectView<'_>> {
+        let newest = self.frames.newest_tick();
+        self.objects.iter().filter_map(move |object| object.view(newest?))
+    }
+
+    /// The newest frame tracked.
+    pub fn newest(&self) -> Option<FrameStamp> {
+        self.frames.newest()
+    }
+
+    /// Whether there is neither an object nor a waiting prompt: a caller may skip the frame. Frames skipped cannot
+    /// be prompted afterwards.
+    pub fn is_idle(&self) -> bool {
+        self.objects.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Bytes of state held for objects, those of removed ones included; it rises only to the most objects there
+    /// ever were at once, plus one for corrections.
+    pub fn object_bytes(&self) -> usize {
+        self.objects.iter().chain(&self.spare).map(Object::bytes).sum()
+    }
+}
+
+/// An object on buffers that are to spare, or on new ones.
+fn fresh(spare: &mut Vec<Object>, spec: &ModelSpec, history: usize, id: ObjectId) -> Object {
+    match spare.pop() {
+        Some(mut object) => {
+            object.reset(id);
+            object
+        }
+        None => Object::new(id, spec, history),
+    }
+}
