@@ -14,4 +14,5 @@ pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
 pub use error::{EngineError, Kind};
 pub use model::{
     FeatureSpec, GraphName, GraphSpec, MaskSpec, MemorySpec, Model, ModelSpec, PointerSpec, PromptSpec,
+    ViewSpec,
 };

@@ -76,6 +76,15 @@ pub struct PromptSpec {
     pub multimask_max_points: usize,
 }
 
+/// How the part of the picture that the model is shown follows the objects.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ViewSpec {
+    /// The part's side, in sides of the box around all objects; at least 1.
+    pub margin: f32,
+    /// The least side, in pictures; above 0, at most 1.
+    pub min_side: f32,
+}
+
 /// The graphs of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -150,6 +159,8 @@ pub struct ModelSpec {
     pub pointers: Option<PointerSpec>,
     /// Prompts.
     pub prompts: PromptSpec,
+    /// Where the model looks; `None` always looks at the whole picture.
+    pub view: Option<ViewSpec>,
     /// Added to the top level on a conditioning frame, one value a channel; empty if the model has none.
     pub no_mem_embed: Vec<f32>,
     /// The pointer of an absent object; empty if the model has none.

@@ -188,6 +188,7 @@ fn spec(options: &FakeOptions) -> ModelSpec {
             pad_point: true,
             multimask_max_points: 1,
         },
+        view: None,
         no_mem_embed: if options.prompt_pix_feat { vec![0.0, 0.0, 0.0, -1.0] } else { Vec::new() },
         no_obj_ptr: if options.pointers { NO_OBJ_PTR.to_vec() } else { Vec::new() },
         graphs,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sightline_core::{DType, Filter, ImageSpec, Shape};
 use sightline_engine_api::{
     Dim, EngineError, FeatureSpec, GraphIo, GraphName, GraphSpec, Kind, MaskSpec, MemorySpec, ModelSpec,
-    PointerSpec, Port, PromptSpec,
+    PointerSpec, Port, PromptSpec, ViewSpec,
 };
 
 use crate::contract;
@@ -37,6 +37,7 @@ struct Document {
     memory: Memory,
     pointers: Option<Pointers>,
     prompts: Prompts,
+    view: Option<View>,
     #[serde(default)]
     constants: Constants,
     graphs: BTreeMap<String, Graph>,
@@ -94,6 +95,13 @@ struct Prompts {
     mask_decoder: bool,
     pad_point: bool,
     multimask_max_points: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct View {
+    margin: f32,
+    min_side: f32,
 }
 
 #[derive(Deserialize, Default)]
@@ -155,6 +163,7 @@ pub fn parse(text: &str) -> Result<ModelSpec, EngineError> {
             pad_point: raw.prompts.pad_point,
             multimask_max_points: raw.prompts.multimask_max_points,
         },
+        view: raw.view.as_ref().map(view).transpose()?,
         no_mem_embed: finite("constants.no_mem_embed", raw.constants.no_mem_embed)?,
         no_obj_ptr: finite("constants.no_obj_ptr", raw.constants.no_obj_ptr)?,
         graphs: raw
@@ -169,6 +178,16 @@ pub fn parse(text: &str) -> Result<ModelSpec, EngineError> {
 
 fn refuse(subject: impl Display, expected: impl Display, got: impl Display) -> EngineError {
     EngineError::new(Kind::Model, subject, expected, got)
+}
+
+fn view(raw: &View) -> Result<ViewSpec, EngineError> {
+    if !(1.0..=100.0).contains(&raw.margin) {
+        return Err(refuse("view.margin", "1 to 100", raw.margin));
+    }
+    if !(raw.min_side > 0.0 && raw.min_side <= 1.0) {
+        return Err(refuse("view.min_side", "above 0, at most 1", raw.min_side));
+    }
+    Ok(ViewSpec { margin: raw.margin, min_side: raw.min_side })
 }
 
 fn size(key: &str, value: u64) -> Result<usize, EngineError> {

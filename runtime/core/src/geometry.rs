@@ -42,6 +42,35 @@ pub struct NormBox {
 }
 
 impl NormBox {
+    /// The whole picture.
+    pub const WHOLE: Self = Self { x0: 0.0, y0: 0.0, x1: 1.0, y1: 1.0 };
+
+    /// Width, in pictures.
+    pub fn width(self) -> f32 {
+        self.x1 - self.x0
+    }
+
+    /// Height, in pictures.
+    pub fn height(self) -> f32 {
+        self.y1 - self.y0
+    }
+
+    /// The least box that holds both.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            x0: self.x0.min(other.x0),
+            y0: self.y0.min(other.y0),
+            x1: self.x1.max(other.x1),
+            y1: self.y1.max(other.y1),
+        }
+    }
+
+    /// Whether `other` lies within, edges included.
+    pub fn holds(self, other: Self) -> bool {
+        self.x0 <= other.x0 && self.y0 <= other.y0 && self.x1 >= other.x1 && self.y1 >= other.y1
+    }
+
     /// Takes a box in pixels of a `width_px` x `height_px` picture, clipping what hangs over the edge.
     ///
     /// # Errors

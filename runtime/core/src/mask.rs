@@ -178,6 +178,39 @@ impl Rle {
         }
     }
 
+    /// The same mask as part of a larger one, with its top left corner at `x_px`,`y_px`.
+    ///
+    /// # Errors
+    /// `Kind::Size` when it hangs over the edge.
+    pub fn placed(&self, x_px: u32, y_px: u32, width_px: u32, height_px: u32) -> Result<Self, ValueError> {
+        let fits = |at: u32, length: u32, side: u32| at.checked_add(length).is_some_and(|end| end <= side);
+        if !fits(x_px, self.width_px, width_px)
+            || !fits(y_px, self.height_px, height_px)
+            || width_px.checked_mul(height_px).is_none()
+        {
+            return Err(ValueError::new(
+                Kind::Size,
+                format_args!("{}x{} mask at ({x_px}, {y_px})", self.width_px, self.height_px),
+                format_args!("a place within {width_px}x{height_px}"),
+                "one that hangs over the edge",
+            ));
+        }
+        let mut counts: Vec<u32> = Vec::with_capacity(self.counts.len() + 2);
+        let mut end = 0;
+        self.for_each_run(|x, y0, y1| {
+            let start = (x + x_px) * height_px + y0 + y_px;
+            match counts.last_mut() {
+                Some(last) if start == end => *last += y1 - y0,
+                _ => counts.extend([start - end, y1 - y0]),
+            }
+            end = start + y1 - y0;
+        });
+        if width_px * height_px > end {
+            counts.push(width_px * height_px - end);
+        }
+        Ok(Self { width_px, height_px, counts })
+    }
+
     /// Width in pixels.
     pub fn width_px(&self) -> u32 {
         self.width_px
@@ -328,6 +361,26 @@ mod tests {
                 bounds,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn a_placed_mask_is_the_mask_drawn_there() {
+        for (name, mask) in [
+            ("disc", disc(9, 7)),
+            ("full", Mask::from_bytes(9, 7, vec![1; 63]).unwrap()),
+            ("empty", Mask::new(9, 7)),
+        ] {
+            for (x, y, width, height) in [(0, 0, 9, 7), (3, 0, 12, 7), (0, 5, 9, 12), (2, 4, 20, 15)] {
+                let mut drawn = Mask::new(width, height);
+                for (at, byte) in mask.data().iter().enumerate() {
+                    let (dx, dy) = (at as u32 % 9, at as u32 / 9);
+                    drawn.data_mut()[((y + dy) * width + x + dx) as usize] = *byte;
+                }
+                let placed = Rle::encode(&mask).placed(x, y, width, height).unwrap();
+                assert_eq!(placed, Rle::encode(&drawn), "{name} at ({x}, {y})");
+            }
+            assert!(Rle::encode(&mask).placed(4, 0, 12, 7).is_err(), "{name}");
         }
     }
 

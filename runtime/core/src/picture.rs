@@ -161,6 +161,33 @@ impl<'a> Picture<'a> {
         self
     }
 
+    /// A part of the picture, its bytes where they are. The corner must be even in both directions, so that it
+    /// falls on a chroma sample of every format.
+    ///
+    /// # Errors
+    /// `Kind::Geometry` when the corner is odd, a side is 0, or the part hangs over the edge.
+    pub fn crop(&self, x_px: u32, y_px: u32, width_px: u32, height_px: u32) -> Result<Self, ValueError> {
+        let within = |at: u32, length: u32, side: u32| {
+            length > 0 && at.is_multiple_of(2) && at.checked_add(length).is_some_and(|end| end <= side)
+        };
+        if !within(x_px, width_px, self.width_px) || !within(y_px, height_px, self.height_px) {
+            return Err(ValueError::new(
+                Kind::Geometry,
+                "part of a picture",
+                format_args!("an even corner and sides within {}x{}", self.width_px, self.height_px),
+                format_args!("{width_px}x{height_px} at ({x_px}, {y_px})"),
+            ));
+        }
+        let mut part = Self { width_px, height_px, ..*self };
+        for (index, plane) in part.planes.iter_mut().enumerate().take(self.format.planes()) {
+            // Bytes and rows before the corner, as those of a picture that ends there.
+            let (left, _) = self.format.plane_extent(index, x_px, 1);
+            let (_, top) = self.format.plane_extent(index, 1, y_px);
+            plane.data = &plane.data[top * plane.stride_bytes + left..];
+        }
+        Ok(part)
+    }
+
     /// Pixel layout.
     pub fn format(&self) -> PixelFormat {
         self.format
@@ -198,6 +225,31 @@ mod tests {
         let error = Picture::new(PixelFormat::I420, 10, 10, &[plane, plane, plane]).expect_err("99 < 100");
         assert_eq!(error.kind(), Kind::Size);
         assert!(error.to_string().contains("plane 0 of I420 10x10"), "{error}");
+    }
+
+    #[test]
+    fn a_part_starts_at_its_own_pixel() {
+        for format in PixelFormat::ALL {
+            let planes: Vec<(Vec<u8>, usize)> = (0..format.planes())
+                .map(|plane| {
+                    let (row, rows) = format.plane_extent(plane, 16, 12);
+                    ((0..row * rows).map(|at| (at % 251) as u8).collect(), row)
+                })
+                .collect();
+            let planes: Vec<_> =
+                planes.iter().map(|(data, row)| Plane { data, stride_bytes: *row }).collect();
+            let picture = Picture::new(format, 16, 12, &planes).unwrap();
+            let part = picture.crop(4, 2, 8, 6).unwrap();
+            for (index, (part, whole)) in part.planes().iter().zip(picture.planes()).enumerate() {
+                let (row, rows) = format.plane_extent(index, 16, 12);
+                let (x, y) = (row * 4 / 16, rows * 2 / 12);
+                assert_eq!(part.data[0], whole.data[y * row + x], "{format:?} plane {index}");
+            }
+            assert!(Picture::new(format, 8, 6, part.planes()).is_ok(), "{format:?}");
+            for (x, y, w, h) in [(1, 0, 4, 4), (0, 0, 17, 4), (14, 0, 4, 4), (0, 0, 0, 4)] {
+                assert_eq!(picture.crop(x, y, w, h).expect_err("refused").kind(), Kind::Geometry);
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sightline_core::{FrameStamp, Shape};
+use sightline_core::{FrameStamp, NormBox, Shape};
 
 use crate::{At, TrackerError, error::Kind};
 
@@ -19,6 +19,7 @@ pub(crate) enum Found {
 struct Kept {
     tick: u64,
     stamp: FrameStamp,
+    view: NormBox,
 }
 
 /// A ring of feature sets, one slot more than `history` for the frame under way.
@@ -31,6 +32,8 @@ pub(crate) struct Frames {
     /// First tick since the last reset.
     first: u64,
     newest: Option<FrameStamp>,
+    /// What the frame under way shows of the picture.
+    view: NormBox,
     /// The newest frame let go.
     gone: Option<FrameStamp>,
 }
@@ -45,6 +48,7 @@ impl Frames {
             next: 0,
             first: 0,
             newest: None,
+            view: NormBox::WHOLE,
             gone: None,
         }
     }
@@ -78,8 +82,14 @@ impl Frames {
         &self.features[self.slot(tick)]
     }
 
-    /// Where the features of the frame under way go. No kept frame's are there.
-    pub(crate) fn under_way(&mut self) -> &mut [Vec<f32>] {
+    /// What a frame shows of the picture: one kept, the one let go last, or the one under way.
+    pub(crate) fn view(&self, tick: u64) -> NormBox {
+        self.kept[self.slot(tick)].filter(|kept| kept.tick == tick).map_or(self.view, |kept| kept.view)
+    }
+
+    /// Where the features of the frame under way go, which shows `view` of the picture. No kept frame's are there.
+    pub(crate) fn under_way(&mut self, view: NormBox) -> &mut [Vec<f32>] {
+        self.view = view;
         let slot = self.slot(self.next);
         &mut self.features[slot]
     }
@@ -87,7 +97,7 @@ impl Frames {
     /// The frame under way becomes the newest.
     pub(crate) fn commit(&mut self, stamp: FrameStamp) {
         let (slot, tick) = (self.slot(self.next), self.next);
-        self.kept[slot] = Some(Kept { tick, stamp });
+        self.kept[slot] = Some(Kept { tick, stamp, view: self.view });
         self.newest = Some(stamp);
         self.next += 1;
         if let Some(old) = self.next.checked_sub(self.history as u64 + 1).filter(|old| *old >= self.first) {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sightline_core::StageTimes;
+use sightline_core::{NormBox, StageTimes};
 use sightline_engine_api::{EngineError, Kind, Model, ModelSpec};
 
 use crate::{
     bank::Window,
     binder::{BoundModel, Given},
-    prompt,
+    prompt, view,
 };
 
 /// Logits fed back to a graph are clamped to this, as the published predictor does.
@@ -92,12 +92,20 @@ impl Graphs {
         timed(time, || self.bound.image_encoder.run(&given, &mut outputs))
     }
 
-    /// Sets `prev_low_res_mask`; with no mask before, it is 0, which says nothing either way.
-    pub(crate) fn set_prev_mask(&mut self, logits: Option<&[f32]>) {
+    /// Sets `prev_low_res_mask` for a frame that shows `view` from logits that cover their own part of the
+    /// picture; with no mask before, it is 0, which says nothing either way.
+    pub(crate) fn set_prev_mask(&mut self, logits: Option<(&[f32], NormBox)>, view: NormBox) {
         let bound = &self.bound;
         let taken = [&bound.memory_attention, &bound.decoder_track, &bound.decoder_prompt];
         if taken.iter().any(|graph| graph.takes_prev_mask()) {
-            fill_clamped(&mut self.prev_mask, logits);
+            match logits {
+                Some((logits, from)) if from != view => {
+                    let (width, height) = (self.spec.masks.width_px, self.spec.masks.height_px);
+                    view::resample(logits, from, &mut self.prev_mask, view, width, height);
+                    self.prev_mask.iter_mut().for_each(|v| *v = v.clamp(-LOGIT_LIMIT, LOGIT_LIMIT));
+                }
+                other => fill_clamped(&mut self.prev_mask, other.map(|(logits, _)| logits)),
+            }
         }
     }
 

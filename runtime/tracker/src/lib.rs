@@ -15,6 +15,7 @@ mod prompt;
 mod run;
 mod session;
 mod tracker;
+mod view;
 
 use std::time::Duration;
 

@@ -6,26 +6,37 @@ use sightline_core::{Mask, NormBox, NormPoint, Point, PointLabel, Prompt};
 use sightline_engine_api::ModelSpec;
 use sightline_vision::{downscale, resize_mask};
 
-use crate::TrackerError;
+use crate::{TrackerError, view};
 
 /// More clicks than anyone gives; bounds a prompt's size.
 const MAX_POINTS: usize = 256;
 
-/// A prompt in the model's own terms.
+/// SAM2's labels of a box's corners.
+const TOP_LEFT: f32 = 2.0;
+const BOTTOM_RIGHT: f32 = 3.0;
+
+/// A prompt that was checked: what it says of the picture, whatever part of it a frame shows.
 #[derive(Debug, Clone)]
 pub(crate) enum Ask {
+    /// Clicks and box corners with their labels, 0 to 3.
+    Points(Arc<[(NormPoint, f32)]>),
+    Mask(Arc<Mask>),
+}
+
+/// A prompt in the model's own terms, for a frame that shows a given part of the picture.
+pub(crate) enum Resolved {
     Points {
         /// `[N,2]` x,y in pixels of the model's input.
-        coords: Arc<[f32]>,
+        coords: Vec<f32>,
         /// `[N]`
-        labels: Arc<[f32]>,
+        labels: Vec<f32>,
         multimask: bool,
     },
     Mask {
         /// `[H,W]` 0 or 1.
-        full: Arc<[f32]>,
+        full: Vec<f32>,
         /// `[h,w]` -10 to 10.
-        low_res: Arc<[f32]>,
+        low_res: Vec<f32>,
     },
 }
 
@@ -61,7 +72,7 @@ impl Ask {
                 Self::points(points, *within, spec, fixed_points)
             }
             Prompt::Box(corners) if takes.boxes => Self::points(&[], Some(*corners), spec, fixed_points),
-            Prompt::Mask(mask) if takes.masks => Ok(Self::mask(mask, spec)),
+            Prompt::Mask(mask) if takes.masks => Ok(Self::Mask(mask.clone())),
             other => Err(unsupported(other.kind_name())),
         }
     }
@@ -72,44 +83,77 @@ impl Ask {
         spec: &ModelSpec,
         fixed_points: Option<usize>,
     ) -> Result<Self, TrackerError> {
-        let (width, height) = (spec.image.width_px as f32, spec.image.height_px as f32);
-        let (mut coords, mut labels) = (Vec::new(), Vec::new());
-        let mut push = |at: NormPoint, label: f32| {
-            coords.extend([at.x * width, at.y * height]);
-            labels.push(label);
-        };
+        let mut kept = Vec::new();
         if let Some(corners) = within {
             check_box(corners)?;
-            push(NormPoint { x: corners.x0, y: corners.y0 }, 2.0);
-            push(NormPoint { x: corners.x1, y: corners.y1 }, 3.0);
+            kept.push((NormPoint { x: corners.x0, y: corners.y0 }, TOP_LEFT));
+            kept.push((NormPoint { x: corners.x1, y: corners.y1 }, BOTTOM_RIGHT));
         }
         for point in points {
             if !(0.0..=1.0).contains(&point.at.x) || !(0.0..=1.0).contains(&point.at.y) {
                 let got = format!("({}, {})", point.at.x, point.at.y);
                 return Err(TrackerError::prompt("point", "x and y in 0..=1 of the picture", got));
             }
-            push(point.at, if point.label == PointLabel::Positive { 1.0 } else { 0.0 });
+            kept.push((point.at, if point.label == PointLabel::Positive { 1.0 } else { 0.0 }));
         }
-        let given = labels.len();
-        let padded = given + usize::from(spec.prompts.pad_point);
-        let room = fixed_points.unwrap_or(MAX_POINTS);
-        if given == 0 || padded > room {
-            let expected = format!("1 to {}", room - usize::from(spec.prompts.pad_point));
-            return Err(TrackerError::prompt("points of a prompt (a box counts as 2)", expected, given));
+        let room = fixed_points.unwrap_or(MAX_POINTS) - usize::from(spec.prompts.pad_point);
+        if kept.is_empty() || kept.len() > room {
+            let (expected, got) = (format!("1 to {room}"), kept.len());
+            return Err(TrackerError::prompt("points of a prompt (a box counts as 2)", expected, got));
         }
-        let count = fixed_points.unwrap_or(padded);
-        coords.resize(2 * count, 0.0);
-        labels.resize(count, -1.0);
-        let multimask = given <= spec.prompts.multimask_max_points;
-        Ok(Self::Points { coords: coords.into(), labels: labels.into(), multimask })
+        Ok(Self::Points(kept.into()))
     }
 
-    fn mask(mask: &Mask, spec: &ModelSpec) -> Self {
-        let (width, height) = (spec.image.width_px, spec.image.height_px);
-        let full = resize_mask(mask, width, height);
-        let logits: Vec<f32> = full.iter().map(|inside| inside * 20.0 - 10.0).collect();
-        let low_res = downscale(&logits, width, height, spec.masks.width_px, spec.masks.height_px);
-        Self::Mask { full: full.into(), low_res: low_res.into() }
+    /// The least box that holds everything the prompt points at; `None` for an empty mask.
+    pub(crate) fn extent(&self) -> Option<NormBox> {
+        match self {
+            Self::Points(points) => points
+                .iter()
+                .map(|(at, _)| NormBox { x0: at.x, y0: at.y, x1: at.x, y1: at.y })
+                .reduce(NormBox::union),
+            Self::Mask(mask) => mask.bounds_px().map(|[x0, y0, x1, y1]| {
+                let (w, h) = (mask.width_px() as f32, mask.height_px() as f32);
+                NormBox { x0: x0 as f32 / w, y0: y0 as f32 / h, x1: x1 as f32 / w, y1: y1 as f32 / h }
+            }),
+        }
+    }
+
+    /// Where the object is; `None` if the prompt does not say, as clicks do not.
+    pub(crate) fn object_extent(&self) -> Option<NormBox> {
+        match self {
+            Self::Points(points) if points.iter().all(|(_, label)| *label < TOP_LEFT) => None,
+            _ => self.extent(),
+        }
+    }
+
+    /// What the decoder is given on a frame that shows `view` of the picture.
+    pub(crate) fn resolve(&self, spec: &ModelSpec, fixed_points: Option<usize>, view: NormBox) -> Resolved {
+        match self {
+            Self::Points(points) => {
+                let (width, height) = (spec.image.width_px as f32, spec.image.height_px as f32);
+                let mut coords = Vec::with_capacity(2 * points.len() + 2);
+                for (at, _) in points.iter() {
+                    coords.push((at.x - view.x0) / view.width() * width);
+                    coords.push((at.y - view.y0) / view.height() * height);
+                }
+                let mut labels: Vec<f32> = points.iter().map(|(_, label)| *label).collect();
+                let count = fixed_points.unwrap_or(points.len() + usize::from(spec.prompts.pad_point));
+                coords.resize(2 * count, 0.0);
+                labels.resize(count, -1.0);
+                let multimask = points.len() <= spec.prompts.multimask_max_points;
+                Resolved::Points { coords, labels, multimask }
+            }
+            Self::Mask(mask) => {
+                let (width, height) = (spec.image.width_px, spec.image.height_px);
+                let full = match view::part(mask, view) {
+                    Some(part) => resize_mask(&part, width, height),
+                    None => resize_mask(mask, width, height),
+                };
+                let logits: Vec<f32> = full.iter().map(|inside| inside * 20.0 - 10.0).collect();
+                let low_res = downscale(&logits, width, height, spec.masks.width_px, spec.masks.height_px);
+                Resolved::Mask { full, low_res }
+            }
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What happens to one object on one frame: it is tracked, prompted, or a late prompt is replayed.
 
+use sightline_core::NormBox;
 use sightline_engine_api::EngineError;
 
 use crate::{
     frames::Frames,
     graphs::Graphs,
     object::{Decoded, Object},
-    prompt::Ask,
+    prompt::{Ask, Resolved},
 };
 
 /// Follows the object to frame `tick` with what it remembers.
@@ -17,7 +18,7 @@ pub(crate) fn track(
     tick: u64,
 ) -> Result<(), EngineError> {
     let features = frames.features(tick);
-    attend(graphs, features, object, tick)?;
+    attend(graphs, frames, object, tick)?;
     graphs.decode_track(features)?;
     let gate = graphs.spec.memory.min_object_score;
     let remember = gate.is_none_or(|least| graphs.object_score[0] > least);
@@ -38,25 +39,25 @@ pub(crate) fn prompt(
 ) -> Result<(), EngineError> {
     let features = frames.features(tick);
     let cond = !object.knows(tick) || object.bank.is_cond(tick);
-    match ask {
-        Ask::Points { coords, labels, multimask } => {
+    match ask.resolve(&graphs.spec, graphs.fixed_points(), frames.view(tick)) {
+        Resolved::Points { coords, labels, multimask } => {
             if cond {
-                graphs.set_prev_mask(None);
+                graphs.set_prev_mask(None, NormBox::WHOLE);
                 graphs.ignore_memory(features, true);
             } else if graphs.prompts_take_pix_feat() {
-                attend(graphs, features, object, tick)?;
+                attend(graphs, frames, object, tick)?;
             } else {
-                graphs.set_prev_mask(previous(object, tick));
+                graphs.set_prev_mask(previous(frames, object, tick), frames.view(tick));
             }
             let earlier = object.mask(tick);
             if let Some(logits) = earlier {
                 graphs.set_mask_input(logits);
             }
-            graphs.decode_points(features, coords, labels, *multimask, earlier.is_some())?;
+            graphs.decode_points(features, &coords, &labels, multimask, earlier.is_some())?;
         }
-        Ask::Mask { full, low_res } => {
-            graphs.set_prev_mask(None);
-            graphs.decode_mask(features, full, low_res)?;
+        Resolved::Mask { full, low_res } => {
+            graphs.set_prev_mask(None, NormBox::WHOLE);
+            graphs.decode_mask(features, &full, &low_res)?;
         }
     }
     store(graphs, features, object, tick, Stored { cond, prompted: true, remember: true })
@@ -88,19 +89,16 @@ pub(crate) fn replay(
     Ok(())
 }
 
-fn previous(object: &Object, tick: u64) -> Option<&[f32]> {
-    object.mask(tick.checked_sub(1)?)
+/// The logits on the frame before, and what they cover of the picture.
+fn previous<'a>(frames: &Frames, object: &'a Object, tick: u64) -> Option<(&'a [f32], NormBox)> {
+    let before = tick.checked_sub(1)?;
+    Some((object.mask(before)?, frames.view(before)))
 }
 
-fn attend(
-    graphs: &mut Graphs,
-    features: &[Vec<f32>],
-    object: &mut Object,
-    tick: u64,
-) -> Result<(), EngineError> {
+fn attend(graphs: &mut Graphs, frames: &Frames, object: &mut Object, tick: u64) -> Result<(), EngineError> {
     object.window.gather(&object.bank, tick);
-    graphs.set_prev_mask(previous(object, tick));
-    graphs.attend(features, &object.window)
+    graphs.set_prev_mask(previous(frames, object, tick), frames.view(tick));
+    graphs.attend(frames.features(tick), &object.window)
 }
 
 struct Stored {

@@ -1,18 +1,22 @@
 use std::{sync::Arc, time::Instant};
 
 use sightline_core::{
-    FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle, TrackState,
+    FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle, TrackState,
 };
 use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
 
-use crate::{Applied, At, Options, Tracker, TrackerError};
+use crate::{
+    Applied, At, Options, Tracker, TrackerError,
+    view::{self, Sights, Viewer},
+};
 
 /// A tracker with preprocessing before it and mask upscaling behind it: pictures in, results out.
 pub struct Session {
     tracker: Tracker,
     preprocessor: Preprocessor,
     upscaler: MaskUpscaler,
+    viewer: Viewer,
     /// `[3,H,W]` f32, normalised as the model wants it.
     image: Vec<f32>,
 }
@@ -34,6 +38,7 @@ impl Session {
         Ok(Self {
             preprocessor: Preprocessor::new(&spec.image),
             upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
+            viewer: Viewer::new(spec.view, &spec.image),
             image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
             tracker,
         })
@@ -45,16 +50,44 @@ impl Session {
     /// As [`Tracker::step`], and `Kind::Picture` when the picture cannot be read.
     pub fn process(&mut self, frame: FrameStamp, picture: &Picture<'_>) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
-        self.preprocessor.run(picture, &mut self.image).map_err(TrackerError::picture)?;
+        let (width, height) = (picture.width_px(), picture.height_px());
+        let part = self.viewer.choose(self.sights(frame), width, height);
+        let shown = picture.crop(part[0], part[1], part[2], part[3]).map_err(TrackerError::picture)?;
+        self.preprocessor.run(&shown, &mut self.image).map_err(TrackerError::picture)?;
         let preprocess = start.elapsed();
-        let mut stages = self.tracker.step(frame, &self.image)?;
+        let mut stages = self.tracker.step_in(frame, &self.image, in_picture(part, width, height))?;
         stages.preprocess = preprocess;
         let upscaling = Instant::now();
-        let objects = self.results(picture.width_px(), picture.height_px())?;
+        let objects = self.results(width, height)?;
         stages.postprocess = upscaling.elapsed();
         let found = objects.iter().any(|object| object.state == TrackState::Tracking);
         let outcome = if found { Outcome::Masks } else { Outcome::NoObject };
         Ok(FrameResult { frame, outcome, latency: start.elapsed(), stages, objects })
+    }
+
+    /// What a frame has to show.
+    fn sights(&self, frame: FrameStamp) -> Sights {
+        let mut sights = Sights::default();
+        let mut add = |extent: NormBox| {
+            sights.around = Some(sights.around.map_or(extent, |around| around.union(extent)));
+        };
+        let (view, width) = (self.tracker.view(), self.tracker.spec().masks.width_px);
+        let mut lost = false;
+        for object in self.tracker.objects() {
+            match view::bounds(object.low_res, width, view).filter(|_| object.state == TrackState::Tracking) {
+                Some(seen) => add(seen),
+                None => lost = true,
+            }
+        }
+        let (mut prompted, mut anywhere) = (false, false);
+        for extent in self.tracker.due(frame) {
+            prompted = true;
+            match extent {
+                Some(extent) => add(extent),
+                None => anywhere = true,
+            }
+        }
+        Sights { lost, prompted, anywhere, ..sights }
     }
 
     /// The objects on the newest frame at `width_px` x `height_px`, as after a prompt that changed them.
@@ -63,11 +96,15 @@ impl Session {
     /// `Kind::Picture` when there is no such size.
     pub fn results(&mut self, width_px: u32, height_px: u32) -> Result<Vec<ObjectResult>, TrackerError> {
         let mut results = Vec::with_capacity(self.tracker.options().max_objects);
+        let [x0, y0, x1, y1] = self.tracker.view().to_pixels(width_px, height_px).map(|v| v.round() as u32);
         for object in self.tracker.objects() {
             let mut mask = Rle::empty(width_px, height_px);
             if object.state == TrackState::Tracking {
-                mask =
-                    self.upscaler.run(object.low_res, width_px, height_px).map_err(TrackerError::picture)?;
+                mask = self
+                    .upscaler
+                    .run(object.low_res, x1 - x0, y1 - y0)
+                    .and_then(|mask| mask.placed(x0, y0, width_px, height_px))
+                    .map_err(TrackerError::picture)?;
             }
             let bounds = mask.bounds();
             results.push(ObjectResult {
@@ -103,10 +140,22 @@ impl Session {
     /// Forgets frames, memories, objects and prompts, as after a flush or a seek.
     pub fn reset(&mut self) {
         self.tracker.reset();
+        self.viewer.reset();
     }
 
     /// The tracker.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+}
+
+/// A part `[x, y, width, height]` of a picture in normalised coordinates.
+fn in_picture([x, y, part_width, part_height]: [u32; 4], width_px: u32, height_px: u32) -> NormBox {
+    let (w, h) = (width_px as f32, height_px as f32);
+    NormBox {
+        x0: x as f32 / w,
+        y0: y as f32 / h,
+        x1: (x + part_width) as f32 / w,
+        y1: (y + part_height) as f32 / h,
     }
 }

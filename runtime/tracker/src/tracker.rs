@@ -1,4 +1,4 @@
-use sightline_core::{FrameStamp, ObjectId, Prompt, StageTimes};
+use sightline_core::{FrameStamp, NormBox, ObjectId, Prompt, StageTimes};
 use sightline_engine_api::{Model, ModelSpec};
 
 use crate::{
@@ -97,6 +97,20 @@ impl Tracker {
     /// when a graph fails. Every object is then as it was before the frame, which counts as not seen; prompts
     /// that were due wait for the next frame, but are dropped after three failures.
     pub fn step(&mut self, frame: FrameStamp, image: &[f32]) -> Result<StageTimes, TrackerError> {
+        self.step_in(frame, image, NormBox::WHOLE)
+    }
+
+    /// As [`Tracker::step`], for an image that shows only the part `view` of the picture, stretched to the
+    /// model's size. Masks cover that part; prompts stay in coordinates of the whole picture.
+    ///
+    /// # Errors
+    /// As [`Tracker::step`].
+    pub fn step_in(
+        &mut self,
+        frame: FrameStamp,
+        image: &[f32],
+        view: NormBox,
+    ) -> Result<StageTimes, TrackerError> {
         let spec = &self.graphs.spec.image;
         let expected = 3 * spec.height_px * spec.width_px;
         if image.len() != expected {
@@ -108,7 +122,7 @@ impl Tracker {
             return Err(TrackerError::new(Kind::Picture, "frame", expected, frame.index));
         }
         self.graphs.times = StageTimes::default();
-        self.graphs.encode(image, self.frames.under_way())?;
+        self.graphs.encode(image, self.frames.under_way(view))?;
         let tick = self.frames.next_tick();
         if let Err(error) = self.advance(frame, tick) {
             self.objects.iter_mut().for_each(|object| object.forget(tick));
@@ -160,7 +174,8 @@ impl Tracker {
     ///
     /// For a frame whose features are kept it is applied now, and the object is followed from there to the newest
     /// frame; otherwise it waits for its frame. A frame the object was not tracked on becomes a conditioning frame;
-    /// a frame it was tracked on is corrected.
+    /// a frame it was tracked on is corrected. If the frame asked for is kept but showed another part of the
+    /// picture, the prompt waits for the next one.
     ///
     /// # Errors
     /// `Kind::Prompt` when the model takes no such prompt, it lies outside the picture, or there is no room for
@@ -168,8 +183,14 @@ impl Tracker {
     /// longer, naming what is kept; `Kind::Engine` when a graph fails while it is applied.
     pub fn prompt(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
         let ask = Ask::new(&prompt, &self.graphs.spec, self.graphs.fixed_points())?;
-        let found = self.frames.find(at)?;
+        let (mut at, mut found) = (at, self.frames.find(at)?);
         self.check_room(object)?;
+        // What a kept frame did not show cannot be found in its features: the next frame will show it.
+        if let Found::Kept(tick) = found
+            && !ask.extent().is_none_or(|extent| self.frames.view(tick).holds(extent))
+        {
+            (at, found) = (At::Next, Found::Future);
+        }
         let Found::Kept(tick) = found else {
             if self.waiting.len() >= MAX_WAITING * self.options.max_objects {
                 let expected = format!("at most {} that wait for their frame", self.waiting.len());
@@ -256,6 +277,18 @@ impl Tracker {
     pub fn objects(&self) -> impl Iterator<Item = ObjectView<'_>> {
         let newest = self.frames.newest_tick();
         self.objects.iter().filter_map(move |object| object.view(newest?))
+    }
+
+    /// The part of the picture the newest frame showed, which the objects' logits cover.
+    pub fn view(&self) -> NormBox {
+        self.frames.newest_tick().map_or(NormBox::WHOLE, |tick| self.frames.view(tick))
+    }
+
+    /// Where in the picture the prompts lie that wait for this frame; `None` for one whose object may reach
+    /// anywhere.
+    pub(crate) fn due(&self, frame: FrameStamp) -> impl Iterator<Item = Option<NormBox>> + '_ {
+        let due = self.waiting.iter().filter(move |waiting| reaches(frame, waiting.at));
+        due.map(|waiting| waiting.ask.object_extent())
     }
 
     /// The newest frame tracked.

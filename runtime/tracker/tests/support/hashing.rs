@@ -97,6 +97,7 @@ impl Family {
                 pad_point: true,
                 multimask_max_points: 1,
             },
+            view: None,
             no_mem_embed: if self.prompt_pix_feat { vec![0.5, -0.25] } else { vec![] },
             no_obj_ptr: if self.pointers.is_some() { vec![0.125, 7.0] } else { vec![] },
             graphs: BTreeMap::new(),
