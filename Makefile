@@ -1,6 +1,6 @@
 # Everything a newcomer types: `make demo`, `make test`. Both set themselves up first.
 #
-#   make demo [VIDEO=file BOX=x0,y0,x1,y1 AT=seconds SECONDS=n]   watch something in a real video
+#   make demo [VIDEO=file BOX=x0,y0,x1,y1 AT=seconds SECONDS_MAX=n]   track something in a real video
 #   make test       formatting, lints, unit, property, pipeline and golden tests
 #   make bench      stage and end-to-end measurements, written to benches/results/
 #   make parity     against the published PyTorch implementation (installs it, several GB)
@@ -77,7 +77,8 @@ plugin: setup
 DEMO_CLIP := $(CACHE)/vtest.avi
 VIDEO ?= $(DEMO_CLIP)
 OUT ?= out
-DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box 558,235,604,333 --at 6,)))
+# Without a box, the default clip is followed for 13 s: then the walker leaves the picture.
+DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box 613,232,655,342 --at 6 --max-seconds $(or $(SECONDS_MAX),13),)))
 
 $(DEMO_CLIP):
 	@mkdir -p $(CACHE)/opencv-doc
@@ -88,7 +89,7 @@ $(DEMO_CLIP):
 
 demo: build $(if $(filter $(DEMO_CLIP),$(VIDEO)),$(DEMO_CLIP))
 	@mkdir -p $(OUT)
-	@$(SIGHTLINE) run --input "$(VIDEO)" $(DEMO_PROMPT) $(if $(AT),--at $(AT)) $(if $(SECONDS_MAX),--max-seconds $(SECONDS_MAX)) \
+	@$(SIGHTLINE) run --input "$(VIDEO)" $(DEMO_PROMPT) $(if $(AT),--at $(AT)) $(if $(and $(SECONDS_MAX),$(if $(filter $(DEMO_CLIP),$(VIDEO)),,1)),--max-seconds $(SECONDS_MAX)) \
 	  --output $(OUT)/demo.mp4 --jsonl $(OUT)/demo.jsonl --contact-sheet $(OUT)/demo.png
 
 DAVIS ?= ../shared/data/davis
@@ -103,6 +104,7 @@ lint: setup
 	cargo clippy --workspace --all-targets --locked -q -- -D warnings
 
 test: lint
+	cargo build --locked -q -p gst-plugin-sightline
 	cargo test --workspace --locked -q
 
 ## Models
