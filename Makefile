@@ -6,7 +6,6 @@
 #   make parity     against the published PyTorch implementation (installs it, several GB)
 #   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
 #   make plugin     libgstsightline.so alone, in target/gst
-#   make train      train the embedded model again from nothing (hours)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -28,10 +27,10 @@ PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip pytho
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so
 
-.PHONY: help setup packages build plugin demo test lint parity bench eval train clean
+.PHONY: help setup packages build plugin demo test lint parity bench eval clean
 
 help:
-	@sed -n '3,11s/^# \{0,3\}//p' Makefile
+	@sed -n '3,10s/^# \{0,3\}//p' Makefile
 
 ## Set-up
 
@@ -98,6 +97,18 @@ eval: build
 	$(SIGHTLINE) eval davis --data $(DAVIS) --model nano --prompt $(PROMPT) --json $(OUT)/davis-$(PROMPT).json
 
 ## Check
+
+# The clip the speed figures are quoted for, if it is there; else any (with BOX=), else a drawn one.
+BENCH_CLIP := $(wildcard ../shared/data/clips/01_dog.mp4)
+BENCH_VIDEO = $(if $(filter-out $(DEMO_CLIP),$(VIDEO)),$(VIDEO),$(or $(BENCH_CLIP),ball))
+COMMA := ,
+BENCH_BOX = $(or $(BOX),$(if $(and $(BENCH_CLIP),$(filter $(BENCH_CLIP),$(BENCH_VIDEO))),460$(COMMA)400$(COMMA)725$(COMMA)565))
+BENCH_OUT ?= benches/results/$(shell date +%F)-corridor
+
+bench: setup
+	@mkdir -p $(BENCH_OUT)
+	cargo bench --locked -q -p sightline-benches --bench stages -- --noplot --warm-up-time 0.3 --measurement-time 1 --sample-size 30 720p | tee $(BENCH_OUT)/stages.txt
+	cargo run --release --locked -q -p sightline-benches --bin corridor -- --input "$(BENCH_VIDEO)" $(if $(BENCH_BOX),--box $(BENCH_BOX)) --out $(BENCH_OUT)
 
 lint: setup
 	cargo fmt --all --check

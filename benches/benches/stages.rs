@@ -45,26 +45,33 @@ fn logits(side: usize, part: f32) -> Vec<f32> {
     (0..side * side).map(at).map(|(x, y)| radius - x.hypot(y)).collect()
 }
 
+/// To the sizes of the SAM2 family, and to that of the embedded model if it is built in.
+fn image_specs() -> Vec<(String, ImageSpec)> {
+    let mut specs: Vec<_> = [256, 512, 1024]
+        .map(|side| {
+            let filter = if side == 256 { Filter::Bilinear } else { Filter::Bicubic };
+            let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+            (side.to_string(), ImageSpec { height_px: side, width_px: side, mean, std, filter })
+        })
+        .into();
+    let nano = sightline_engine_registry::installed().into_iter().find(|entry| entry.name == "nano");
+    specs.extend(nano.and_then(|entry| entry.spec.ok()).map(|spec| ("nano".to_owned(), spec.image)));
+    specs
+}
+
 fn preprocess(c: &mut Criterion) {
     let mut group = c.benchmark_group("preprocess/cpu");
     for (size, width, height) in SIZES {
-        for side in [256, 512, 1024] {
+        for (to, spec) in image_specs() {
             for format in PixelFormat::ALL {
                 let owned = planes(format, width, height);
                 let planes: Vec<_> =
                     owned.iter().map(|(data, stride)| Plane { data, stride_bytes: *stride }).collect();
                 let picture = Picture::new(format, width, height, &planes).unwrap();
-                let spec = ImageSpec {
-                    height_px: side,
-                    width_px: side,
-                    mean: [0.485, 0.456, 0.406],
-                    std: [0.229, 0.224, 0.225],
-                    filter: if side == 256 { Filter::Bilinear } else { Filter::Bicubic },
-                };
                 let mut preprocessor = Preprocessor::new(&spec);
-                let mut out = vec![0.0; 3 * side * side];
+                let mut out = vec![0.0; 3 * spec.height_px * spec.width_px];
                 let name = format!("{format:?}/{:?}", spec.filter).to_lowercase();
-                group.bench_function(BenchmarkId::new(name, format!("{size}-{side}")), |b| {
+                group.bench_function(BenchmarkId::new(name, format!("{size}-{to}")), |b| {
                     b.iter(|| preprocessor.run(black_box(&picture), &mut out).unwrap());
                 });
             }

@@ -1,4 +1,5 @@
 //! Who may import whom (ARCHITECTURE.md, "The import law"). Reads `cargo metadata`; development dependencies are free.
+#![allow(clippy::expect_used)] // a test file: its helpers may stop the test
 
 use std::{collections::BTreeMap, process::Command};
 
