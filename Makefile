@@ -76,8 +76,10 @@ plugin: setup
 DEMO_CLIP := $(CACHE)/vtest.avi
 VIDEO ?= $(DEMO_CLIP)
 OUT ?= out
+# A walker, six seconds in.
+DEMO_BOX := 613,232,655,342
 # Without a box, the default clip is followed for 13 s: then the walker leaves the picture.
-DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box 613,232,655,342 --at 6 --max-seconds $(or $(SECONDS_MAX),13),)))
+DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box $(DEMO_BOX) --at 6 --max-seconds $(or $(SECONDS_MAX),13),)))
 
 $(DEMO_CLIP):
 	@mkdir -p $(CACHE)/opencv-doc
@@ -101,8 +103,8 @@ eval: build
 # The clip the speed figures are quoted for, if it is there; else any (with BOX=), else a drawn one.
 BENCH_CLIP := $(wildcard ../shared/data/clips/01_dog.mp4)
 BENCH_VIDEO = $(if $(filter-out $(DEMO_CLIP),$(VIDEO)),$(VIDEO),$(or $(BENCH_CLIP),ball))
-COMMA := ,
-BENCH_BOX = $(or $(BOX),$(if $(and $(BENCH_CLIP),$(filter $(BENCH_CLIP),$(BENCH_VIDEO))),460$(COMMA)400$(COMMA)725$(COMMA)565))
+BENCH_CLIP_BOX := 460,400,725,565
+BENCH_BOX = $(or $(BOX),$(if $(and $(BENCH_CLIP),$(filter $(BENCH_CLIP),$(BENCH_VIDEO))),$(BENCH_CLIP_BOX)))
 BENCH_OUT ?= benches/results/$(shell date +%F)-corridor
 
 bench: setup
