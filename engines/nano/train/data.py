@@ -222,8 +222,17 @@ class World:
         if track:       # look at the object
             ys, xs = np.nonzero(np.unpackbits(track[2][idx[0] - first]).reshape(288, 512))
             walk.p[:2] = .6 * np.array([xs.mean(), ys.mean()]) + .4 * walk.p[:2]
+        follows = track is not None and rng.random() < .6
+        margin, lag = np.exp(rng.uniform(np.log(1.25), np.log(2.6))), None
         for k, i in zip(t, idx):
             p = walk.at(k)
+            if follows:     # as the runtime's view does: centred on the last mask, a margin around it
+                ys, xs = np.nonzero(np.unpackbits(track[2][i - first]).reshape(288, 512))
+                if len(ys):
+                    box = np.array([(xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2, np.log(margin * max(np.ptp(xs) / W, np.ptp(ys) / H) + .05)])
+                    lag = box if lag is None else lag + (box - lag) * rng.uniform(.4, 1)
+                if lag is not None:
+                    p[:3] = lag + rng.normal(size=3) * (4, 3, .03)
             p[0], p[1] = np.clip(p[0], 60, 452), np.clip(p[1], 40, 248)
             m = affine(p[0], p[1], np.exp(np.clip(p[2], -1.2, .9)), p[3], p[4]) @ np.array([[1, 0, -W / 2], [0, 1, -H / 2], [0, 0, 1.]])
             if flip:
@@ -257,6 +266,7 @@ class World:
             counter[0] += 1
             return counter[0]
         n = int(rng.choice([1, 2, 3], p=[.5, .3, .2]) if track else rng.choice([2, 3, 4], p=[.4, .4, .2]))
+        viewed = track is None and rng.random() < .5      # the view is on the first object: large, near the centre
         objs = []
         D = np.sqrt(H * W)
         for i in range(n):
@@ -273,17 +283,20 @@ class World:
             v = .004 if rng.random() < .3 else .02 if rng.random() < .75 else .05
             o["walk"] = Walk(rng, [rng.uniform(.1, .9) * W, rng.uniform(.12, .88) * H, np.log(size), rng.normal() * .3, rng.normal() * .25],
                              [v * W, v * H * .6, v * .8, v * 1.2, v * .5])
-            o["follow"] = rng.random() < .5       # moves with the camera's scene
+            if viewed and i == 0:
+                o["walk"] = Walk(rng, [rng.uniform(.35, .65) * W, rng.uniform(.35, .65) * H, np.log(D * rng.uniform(.45, .9)), rng.normal() * .3, rng.normal() * .25],
+                                 [.004 * W, .004 * H, .01, v * 1.2, v * .5])
+            o["follow"] = not (viewed and i == 0) and rng.random() < .5       # moves with the camera's scene
             o["phase"] = rng.uniform(0, 6.28)
             o["view0"] = int(rng.integers(64))
             o["elastic"] = rng.normal(size=8) * .05 if rng.random() < .3 else None
             o["gone"] = None
             o["gain"] = rng.normal(size=(2, 3)) * ((.05,), (.14,))
             objs.append(o)
-        if T > 1 and rng.random() < .15:          # one object leaves the frame, maybe comes back
+        if T > 1 and rng.random() < .3:           # one object leaves the frame, maybe comes back
             a = int(rng.integers(1, T))
             b = T if rng.random() < .5 else int(rng.integers(a, T)) + 1
-            objs[int(rng.integers(n))]["gone"] = (a, b)
+            objs[0 if rng.random() < .5 else int(rng.integers(n))]["gone"] = (a, b)
         shadow = rng.random() < .15
         vis = np.zeros((T, n + (track is not None), H, W), np.float32)
         if track:
@@ -303,7 +316,7 @@ class World:
         ok = [i for i in range(vis.shape[1]) if .004 * H * W < area[i] < .45 * H * W]
         if not ok:
             return None
-        tg = [n if n in ok else ok[int(rng.integers(len(ok)))]]
+        tg = [n if n in ok else 0 if 0 in ok and rng.random() < .6 else ok[int(rng.integers(len(ok)))]]
         rest = [i for i in ok if i != tg[0]]
         tg.append(rest[int(rng.integers(len(rest)))] if rest else tg[0])
         return self._finish(rng, frames, vis[:, tg], vis, tg, labels, seed1, T, H, W)

@@ -10,8 +10,8 @@ import sys
 import cv2
 import numpy as np
 
-KEEP = [*range(0, 33), *range(36, 39), *range(42, 71), 87, 88, *range(144, 195), *range(198, 207), 216, 217, 218,
-        *range(237, 243), *range(291, 303, 3), *range(321, 327, 2), *range(330, 339, 2)]
+KEEP = [*range(0, 33), 34, *range(36, 39), *range(40, 70), 87, 88, 89, *range(101, 107, 3), *range(143, 194), *range(196, 202),
+        *range(203, 207), 216, 217, 218, *range(235, 243), *range(276, 302, 2)]
 CUT = {7: 30, 9: 12}        # tracks that go wrong later: frames kept
 FAR = 18
 

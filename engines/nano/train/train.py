@@ -19,6 +19,7 @@ from .model import KEY, Nano, normalise
 
 #        from share of budget: T, H, W, batch
 PHASES = [(0.00, 4, 128, 224, 4), (0.60, 5, 160, 288, 3), (0.80, 7, 160, 288, 2)]
+FURTHER = [(0.00, 5, 160, 288, 3), (0.40, 7, 160, 288, 3), (0.75, 8, 192, 320, 2)]      # with --init
 
 
 class Clips(torch.utils.data.IterableDataset):
@@ -212,7 +213,7 @@ def main():
     ap.add_argument("--budget-min", type=float, default=95)
     ap.add_argument("--lr", type=float, default=1.6e-3)
     ap.add_argument("--seed", type=int, default=0)
-    ap.add_argument("--init", help="warm start from the weights of this checkpoint, clock at 0")
+    ap.add_argument("--init", help="go on from the weights of this checkpoint, clock at 0, batch-norm statistics frozen")
     ap.add_argument("--max-steps", type=int, default=10 ** 9)
     ap.add_argument("--save-s", type=float, default=120)
     a = ap.parse_args()
@@ -251,7 +252,7 @@ def main():
     while spent < budget and step < a.max_steps:
         t0 = time.time()
         share = spent / budget
-        ph = [p for p in PHASES if share >= p[0]][-1]
+        ph = [p for p in (FURTHER if a.init else PHASES) if share >= p[0]][-1]
         if ph != cur:
             cur, it = ph, None
             it = iter(torch.utils.data.DataLoader(Clips(a.pool, *ph[1:], seed=a.seed * 1000003 + step), batch_size=None, num_workers=1, prefetch_factor=3))
@@ -260,11 +261,11 @@ def main():
         lr = a.lr * (.5 * (1 + np.cos(np.pi * min(share, 1)))) * min(1, (step + 1) / 100, (step - warm0 + 1) / 25) + 1e-6
         for g in opt.param_groups:
             g["lr"] = lr
-        if share > .7:          # batch-norm statistics settle: the last stretch trains as it will run
+        if share > .7 or a.init:          # batch-norm statistics settle: the last stretch trains as it will run
             net.enc.eval()
         b = next(it)
         t1 = time.time()
-        loss, st = forward(net, b, rng, share)
+        loss, st = forward(net, b, rng, max(share, .6) if a.init else share)
         if torch.isfinite(loss):
             opt.zero_grad(set_to_none=True)
             loss.backward()
