@@ -73,4 +73,6 @@ pub struct ObjectView<'a> {
     pub low_res: &'a [f32],
     /// `Tracking` if it is in the picture and any logit is positive, else `Lost`.
     pub state: TrackState,
+    /// Every prompt so far was clicks alone, which do not say how far the object reaches.
+    pub clicked: bool,
 }

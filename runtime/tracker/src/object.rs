@@ -34,6 +34,8 @@ pub(crate) struct Object {
     pub(crate) id: ObjectId,
     pub(crate) bank: Bank,
     pub(crate) window: Window,
+    /// Only ever clicked on: nobody said how far it reaches, and the model may have taken a part for the whole.
+    pub(crate) clicked: bool,
     masks: Vec<f32>,
     mask_elements: usize,
     seen: Vec<Option<Seen>>,
@@ -50,6 +52,7 @@ impl Object {
             id,
             bank: Bank::new(sizes),
             window: Window::new(sizes),
+            clicked: true,
             masks: vec![0.0; masks * mask_elements],
             mask_elements,
             seen: vec![None; masks],
@@ -59,7 +62,7 @@ impl Object {
 
     /// Becomes a new object; keeps the buffers.
     pub(crate) fn reset(&mut self, id: ObjectId) {
-        self.id = id;
+        (self.id, self.clicked) = (id, true);
         self.bank.reset();
         self.seen.fill(None);
         self.corrections.clear();
@@ -67,7 +70,7 @@ impl Object {
 
     /// Becomes a copy of `other`. The window is left alone: it knows what it holds.
     pub(crate) fn copy_from(&mut self, other: &Self) {
-        self.id = other.id;
+        (self.id, self.clicked) = (other.id, other.clicked);
         self.bank.copy_from(&other.bank);
         self.masks.copy_from_slice(&other.masks);
         self.seen.copy_from_slice(&other.seen);
@@ -148,6 +151,13 @@ impl Object {
         let low_res = self.mask(tick)?;
         let present = seen.score > 0.0 && low_res.iter().any(|logit| *logit > 0.0);
         let state = if present { TrackState::Tracking } else { TrackState::Lost };
-        Some(ObjectView { id: self.id, object_score: seen.score, iou: seen.iou, low_res, state })
+        Some(ObjectView {
+            id: self.id,
+            object_score: seen.score,
+            iou: seen.iou,
+            low_res,
+            state,
+            clicked: self.clicked,
+        })
     }
 }

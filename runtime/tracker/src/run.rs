@@ -39,6 +39,7 @@ pub(crate) fn prompt(
 ) -> Result<(), EngineError> {
     let features = frames.features(tick);
     let cond = !object.knows(tick) || object.bank.is_cond(tick);
+    object.clicked &= ask.object_extent().is_none();
     match ask.resolve(&graphs.spec, graphs.fixed_points(), frames.view(tick)) {
         Resolved::Points { coords, labels, multimask } => {
             if cond {

@@ -72,8 +72,9 @@ impl Session {
             sights.around = Some(sights.around.map_or(extent, |around| around.union(extent)));
         };
         let (view, width) = (self.tracker.view(), self.tracker.spec().masks.width_px);
-        let mut lost = false;
+        let (mut lost, mut clicked) = (false, false);
         for object in self.tracker.objects() {
+            clicked |= object.clicked;
             match view::bounds(object.low_res, width, view).filter(|_| object.state == TrackState::Tracking) {
                 Some(seen) => add(seen),
                 None => lost = true,
@@ -87,7 +88,7 @@ impl Session {
                 None => anywhere = true,
             }
         }
-        Sights { lost, prompted, anywhere, ..sights }
+        Sights { clicked, lost, prompted, anywhere, ..sights }
     }
 
     /// The objects on the newest frame at `width_px` x `height_px`, as after a prompt that changed them.

@@ -198,6 +198,22 @@ fn prompts_that_cannot_be() {
 }
 
 #[test]
+fn an_object_counts_as_clicked_until_a_prompt_says_how_far_it_reaches() {
+    let mut tracker = tracker(FakeOptions::default());
+    let id = ObjectId(1);
+    let shown = image(&[(0, 0, RED)]);
+    let clicked = |tracker: &Tracker| tracker.objects().next().unwrap().clicked;
+    tracker.prompt(id, At::Next, at(0, 0)).unwrap();
+    tracker.step(stamp(0), &shown).unwrap();
+    assert!(clicked(&tracker));
+    tracker.prompt(id, At::Frame(0), corners(0.0, 0.0, 0.25, 0.25)).unwrap();
+    assert!(!clicked(&tracker));
+    tracker.prompt(id, At::Next, at(0, 0)).unwrap();
+    tracker.step(stamp(1), &shown).unwrap();
+    assert!(!clicked(&tracker), "a correcting click does not take it back");
+}
+
+#[test]
 fn gone_frames_say_what_is_kept() {
     let mut tracker = tracker(FakeOptions::default());
     for index in 0..10 {

@@ -91,6 +91,11 @@ fn finish(
     let status = watch.finish(&mut failure);
     let stats = track.property::<Option<gst::Structure>>("stats");
     let any = status.counts.total() > 0;
+    let entered = stats.as_ref().and_then(|stats| stats.get::<u64>("frames-in").ok());
+    if let Some(entered) = entered.filter(|entered| *entered != status.counts.total()) {
+        // Must not happen: every frame's outcome is a message.
+        tracing::warn!(entered, told = status.counts.total(), "frames without a told outcome");
+    }
     if let Some(sheet) = sheet {
         let finished = sheet.finish();
         if any && complete {
