@@ -181,6 +181,30 @@ class World:
             parts = parts[1:] + parts[:1]
         return dict(parts=parts, rate=0)
 
+    def redress(self, rng, parts):
+        """The parts with some of them in other colours: the jacket changes, the trousers stay."""
+        out = []
+        for p in parts:
+            if len(parts) > 1 and rng.random() < .5:
+                out.append(p)
+                continue
+            views, labels = p[0].copy(), p[1]
+            s = views.shape[1]
+            if rng.random() < .5 and labels.max() > labels.min():
+                where = labels == rng.choice(np.unique(labels))
+            else:
+                cut = int(rng.uniform(.25, .75) * s)
+                where = np.zeros(labels.shape, bool)
+                where[:, :cut] = True
+                if rng.random() < .5:
+                    where = ~where
+            rgb = views[..., :3][where].astype(np.float32)
+            if len(rgb):
+                mean = rgb.mean(0)
+                views[..., :3][where] = np.clip((rgb - mean) * rng.uniform(.6, 1.1) + rng.uniform(15, 235, 3), 0, 255)
+            out.append((views,) + tuple(p[1:]))
+        return out
+
     # ---- one clip -------------------------------------------------------------
     def clip(self, rng, T, H, W):
         while True:
@@ -270,8 +294,10 @@ class World:
         objs = []
         D = np.sqrt(H * W)
         for i in range(n):
-            if i and rng.random() < .25:         # a look-alike: the same object once more
-                o = dict(objs[0], parts=[(p[0], np.full_like(p[1], 1 + next_label() % 15)) + p[2:] for p in objs[0]["parts"]])
+            like = i > 0 and rng.random() < .45
+            if like:         # a look-alike: the same object once more, as often as not partly in other colours
+                again = self.redress(rng, objs[0]["parts"]) if rng.random() < .6 else objs[0]["parts"]
+                o = dict(objs[0], parts=[(p[0], np.full_like(p[1], 1 + next_label() % 15)) + p[2:] for p in again])
             else:
                 o = self.make_object(rng, next_label)
                 if rng.random() < .12:           # a target made of two things moving together
@@ -286,7 +312,14 @@ class World:
             if viewed and i == 0:
                 o["walk"] = Walk(rng, [rng.uniform(.35, .65) * W, rng.uniform(.35, .65) * H, np.log(D * rng.uniform(.45, .9)), rng.normal() * .3, rng.normal() * .25],
                                  [.004 * W, .004 * H, .01, v * 1.2, v * .5])
-            o["follow"] = not (viewed and i == 0) and rng.random() < .5       # moves with the camera's scene
+            if like and rng.random() < .6:        # of about its size, and their ways cross in the clip
+                meet, a = t[int(rng.integers(1, T))] if T > 1 else 0, rng.uniform(0, 6.28)
+                pace = np.array([np.cos(a) * W, np.sin(a) * H * .5]) * rng.uniform(.05, .16) / max(1., float(np.median(np.diff(t))) if T > 1 else 1.)
+                w, first = o["walk"], objs[0]["walk"]
+                w.v[:2], w.a[:2] = pace, 0
+                w.p[:2] = first.at(meet)[:2] + rng.normal(size=2) * (.05 * W, .04 * H) - pace * meet
+                w.p[2] = first.p[2] + rng.normal() * .15
+            o["follow"] = objs[0]["follow"] if like else not (viewed and i == 0) and rng.random() < .5       # moves with the camera's scene
             o["phase"] = rng.uniform(0, 6.28)
             o["view0"] = int(rng.integers(64))
             o["elastic"] = rng.normal(size=8) * .05 if rng.random() < .3 else None
@@ -415,7 +448,7 @@ class World:
                         d = rng.normal(size=2) * (r * .8 if on else r * .4)
                         ax = tuple(int(v) for v in np.maximum(1, rng.uniform(.15, .7, 2) * r))
                         cv2.ellipse(dst[o, i], (int(xs[j] + d[0]), int(ys[j] + d[1])), ax, float(rng.uniform(0, 180)), 0, 360, 1, -1)
-                if rng.random() < .25:            # drift onto another object
+                if rng.random() < .45:            # drift onto another object
                     fp[o, i] |= ((other[i] - m[i, o]) > .5).astype(np.uint8)
             big = (vis[0, o] > .5).astype(np.uint8)
             ys, xs = np.nonzero(big)
