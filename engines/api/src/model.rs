@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use sightline_core::ImageSpec;
 
-use crate::{Engine, GraphIo};
+use crate::{Dim, Engine, GraphIo};
 
 /// The feature levels of the image encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +167,16 @@ pub struct ModelSpec {
     pub no_obj_ptr: Vec<f32>,
     /// The graphs.
     pub graphs: BTreeMap<GraphName, GraphSpec>,
+}
+
+impl ModelSpec {
+    /// Whether memory attention, the track decoder and the memory encoder take several objects at once: their
+    /// leading size is open (`engines/GRAPHS.md`, *Batch*).
+    pub fn batches_objects(&self) -> bool {
+        let attention = self.graphs.get(&GraphName::MemoryAttention);
+        let mem = attention.and_then(|graph| graph.io.inputs.iter().find(|port| port.name == "mem"));
+        mem.is_some_and(|port| port.dims.first() == Some(&Dim::Dynamic))
+    }
 }
 
 /// A loaded model: its manifest and its engines.

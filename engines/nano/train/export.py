@@ -53,7 +53,7 @@ class Attention(nn.Module):
         h, w = feat_key.shape[2:]
         cond = (tpos_idx == self.recent).float()
         prev8 = F.avg_pool2d(torch.sigmoid(prev_low_res_mask), 2).flatten(2)
-        return self.att(feat_key.flatten(2), mem[..., :KEY], mem[..., KEY:KEY + 1 + VAL][:, None], cond, mem_mask, prev8, h, w)[0]
+        return self.att(feat_key.flatten(2).expand(mem.shape[0], -1, -1), mem[..., :KEY], mem[..., KEY:KEY + 1 + VAL][:, None], cond, mem_mask, prev8, h, w)[0]
 
 
 class Track(nn.Module):
@@ -62,7 +62,7 @@ class Track(nn.Module):
         self.dec = net.dec
 
     def forward(self, pix_feat, feat_track, feat_s4, prev_low_res_mask):
-        return self.dec(pix_feat, feat_track, feat_s4, prev_low_res_mask)
+        return self.dec(pix_feat, feat_track, feat_s4.expand(pix_feat.shape[0], -1, -1, -1), prev_low_res_mask)
 
 
 class Prompt(nn.Module):
@@ -80,10 +80,10 @@ class Memory(nn.Module):
         self.mem = net.mem
 
     def forward(self, feat_key, feat_mem, low_res_mask, binarize):
-        b = binarize.reshape(1, 1, 1, 1)
+        b = binarize.reshape(-1, 1, 1, 1)
         p = b * (low_res_mask > 0).float() + (1 - b) * torch.sigmoid(low_res_mask)
-        v = torch.cat([feat_key.flatten(2), self.mem(feat_mem, p)], 1).transpose(1, 2)
-        return torch.cat([v, torch.zeros_like(v[..., :SLOT - KEY - 1 - VAL])], -1)
+        v = torch.cat([feat_key.flatten(2).expand(p.shape[0], -1, -1), self.mem(feat_mem, p)], 1).transpose(1, 2)
+        return F.pad(v, (0, SLOT - KEY - 1 - VAL))
 
 
 def load(paths):
@@ -100,13 +100,14 @@ def shape_toml(s):
     return "[" + ", ".join(str(v) for v in s) + "]"
 
 
-def export(paths, out, H, W, recent, stride, min_score, note=""):
+def export(paths, out, H, W, recent, stride, min_score, batch=False):
     os.makedirs(out, exist_ok=True)
     net = fold(load(paths))
     h4, w4, h8, w8 = H // 4, W // 4, H // 8, W // 8
     N, NM = h8 * w8, MAX_COND + recent
     r = lambda *s: torch.randn(*s)
     torch.manual_seed(0)
+    slots = (lambda v: torch.tensor(v)[None]) if batch else torch.tensor
     with torch.no_grad():
         feats = dict(zip(("feat_s4", "feat_s8", "feat_key", "feat_track", "feat_mem"), Encoder(net)(r(1, 3, H, W))))
     lm = ("low_res_mask", "iou", "object_score")
@@ -114,8 +115,8 @@ def export(paths, out, H, W, recent, stride, min_score, note=""):
     pick = lambda *n: {k: feats[k] for k in n}
     graphs = dict(
         image_encoder=(Encoder(net), dict(image=r(1, 3, H, W)), tuple(feats)),
-        memory_attention=(Attention(net, recent), dict(**pick("feat_key"), mem=r(1, NM, N, SLOT), tpos_idx=torch.tensor([recent] + [0] * MAX_COND + [1] * (recent - 1))[:NM],
-                          mem_mask=torch.tensor([1.] + [0.] * (MAX_COND - 1) + [1.] * recent), **mask), ("pix_feat",)),
+        memory_attention=(Attention(net, recent), dict(**pick("feat_key"), mem=r(1, NM, N, SLOT), tpos_idx=slots(([recent] + [0] * MAX_COND + [1] * (recent - 1))[:NM]),
+                          mem_mask=slots([1.] + [0.] * (MAX_COND - 1) + [1.] * recent), **mask), ("pix_feat",)),
         decoder_track=(Track(net), dict(pix_feat=r(1, PIX, h8, w8), **pick("feat_track", "feat_s4"), **mask), lm),
         decoder_prompt=(Prompt(net), dict(**pick("feat_s8", "feat_s4", "feat_key"), point_coords=torch.tensor([[[40., 30.], [90., 100.]]]), point_labels=torch.tensor([[2., 3.]]),
                         mask_input=torch.zeros(1, 1, h4, w4), has_mask_input=torch.zeros(1)), lm),
@@ -127,7 +128,7 @@ family = "nano"
 exporter = "sightline-nano 0.1.0"
 opset = {OPSET}
 licence = "MIT OR Apache-2.0"
-{note}
+
 [image]
 height = {H}
 width = {W}
@@ -168,6 +169,8 @@ min_side = 0.3
     for name, (mod, inp, outs) in graphs.items():
         f = os.path.join(out, name + ".onnx")
         dyn = {"point_coords": {1: "points"}, "point_labels": {1: "points"}} if name == "decoder_prompt" else None
+        if batch and name in ("memory_attention", "decoder_track", "memory_encoder"):
+            dyn = {n: {0: "objects"} for n in (*inp, *outs) if not n.startswith("feat_")}
         torch.onnx.export(mod.eval(), tuple(inp.values()), f, input_names=list(inp), output_names=list(outs), opset_version=OPSET, dynamo=False, dynamic_axes=dyn)
         s = ort.InferenceSession(f, providers=["CPUExecutionProvider"])
         got = s.run(list(outs), {k: v.numpy() for k, v in inp.items()})
@@ -177,7 +180,11 @@ min_side = 0.3
         err = max(float(np.abs(a - b.numpy()).max()) for a, b in zip(got, want))
         worst, size = max(worst, err), size + os.path.getsize(f)
         print(f"{name}: {os.path.getsize(f) / 1e6:.2f} MB, largest difference to torch {err:.1e}")
-        ent = lambda i: f'{{ name = "{i.name}", dtype = "{ {"tensor(float)": "f32", "tensor(int64)": "i64"}[i.type]}", shape = {shape_toml([v if isinstance(v, int) else -1 for v in i.shape])} }}'.replace('" f32"', '"f32"').replace('" i64"', '"i64"')
+        true = {**{k: list(v.shape) for k, v in inp.items()}, **{k: list(v.shape) for k, v in zip(outs, want)}}
+        for k, axes in (dyn or {}).items():
+            for axis in axes:
+                true[k][axis] = -1
+        ent = lambda i: f'{{ name = "{i.name}", dtype = "{dict([("tensor(float)", "f32"), ("tensor(int64)", "i64")])[i.type]}", shape = {shape_toml(true[i.name])} }}'
         assert {i.name for i in s.get_inputs()} == set(inp), (name, [i.name for i in s.get_inputs()])
         toml.append(f'''[graphs.{name}]
 file = "{name}.onnx"
@@ -198,9 +205,10 @@ def main():
     ap.add_argument("--recent", type=int, default=2)
     ap.add_argument("--stride", type=int, default=5)
     ap.add_argument("--min-object-score", type=float, default=0.)
+    ap.add_argument("--batch", action="store_true", help="several objects at once; gains nothing on a CPU")
     a = ap.parse_args()
     torch.set_num_threads(1)
-    export(a.checkpoints, a.out, *map(int, a.size.split("x")), a.recent, a.stride, a.min_object_score)
+    export(a.checkpoints, a.out, *map(int, a.size.split("x")), a.recent, a.stride, a.min_object_score, a.batch)
 
 
 if __name__ == "__main__":

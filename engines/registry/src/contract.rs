@@ -135,40 +135,62 @@ fn graphs_present(spec: &ModelSpec) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// The graphs that may take several objects at once.
+const BATCHED: [GraphName; 3] =
+    [GraphName::MemoryAttention, GraphName::DecoderTrack, GraphName::MemoryEncoder];
+
+/// `port` as the graph must have it: with an open leading size if it belongs to an object and objects are batched.
+fn per_object(spec: &ModelSpec, graph: GraphName, mut port: Port) -> Port {
+    if BATCHED.contains(&graph) && spec.batches_objects() {
+        port.dims[0] = Dynamic;
+    }
+    port
+}
+
 fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
     let memory = &spec.memory;
     let slots = memory.slots();
     let (mask_h, mask_w) = (spec.masks.height_px, spec.masks.width_px);
-    let low_res = |name: &str| f32(name, &[1, 1, mask_h, mask_w]);
+    let object = |port: Port| per_object(spec, name, port);
+    let low_res = |name: &str| object(f32(name, &[1, 1, mask_h, mask_w]));
+    // What is said of slots has a leading size only where there are several objects to say it of.
+    let slot = |name: &str, dtype: DType, count: usize| {
+        let dims: &[Dim] = if spec.batches_objects() { &[Dynamic, Fixed(count)] } else { &[Fixed(count)] };
+        port(name, dtype, dims)
+    };
     let pointer_slots = spec.pointers.map(|pointers| (memory.max_cond + pointers.recent, pointers.channels));
     // Its shape is the model's own; that both ends agree is checked apart.
     let pix_feat = || {
         let made = spec.graphs.get(&GraphName::MemoryAttention).and_then(|graph| {
             graph.io.outputs.iter().find(|port| port.name == "pix_feat").map(|port| port.dims.clone())
         });
-        Port { name: "pix_feat".to_owned(), dtype: DType::F32, dims: made.unwrap_or_default() }
+        let mut dims = made.unwrap_or_default();
+        if name == GraphName::DecoderPrompt && dims.first() == Some(&Dynamic) {
+            dims[0] = Fixed(1);
+        }
+        Port { name: "pix_feat".to_owned(), dtype: DType::F32, dims }
     };
     let mut inputs = features.to_vec();
     let mut required = Vec::new();
     let mut decoder_outputs =
-        vec![low_res("low_res_mask"), f32("iou", &[1, 1]), f32("object_score", &[1, 1])];
+        vec![low_res("low_res_mask"), object(f32("iou", &[1, 1])), object(f32("object_score", &[1, 1]))];
     if let Some((_, channels)) = pointer_slots {
-        decoder_outputs.push(f32("obj_ptr", &[1, channels]));
+        decoder_outputs.push(object(f32("obj_ptr", &[1, channels])));
     }
     let outputs = match name {
         GraphName::ImageEncoder => Vec::new(),
         GraphName::MemoryAttention => {
             inputs.extend([
-                f32("mem", &[1, slots, memory.tokens, memory.channels]),
-                port("tpos_idx", DType::I64, &[Fixed(slots)]),
-                f32("mem_mask", &[slots]),
+                object(f32("mem", &[1, slots, memory.tokens, memory.channels])),
+                slot("tpos_idx", DType::I64, slots),
+                slot("mem_mask", DType::F32, slots),
                 low_res("prev_low_res_mask"),
             ]);
             if let Some((slots, channels)) = pointer_slots {
                 inputs.extend([
-                    f32("obj_ptrs", &[1, slots, channels]),
-                    f32("ptr_tdiff", &[slots]),
-                    f32("ptr_mask", &[slots]),
+                    object(f32("obj_ptrs", &[1, slots, channels])),
+                    slot("ptr_tdiff", DType::F32, slots),
+                    slot("ptr_mask", DType::F32, slots),
                 ]);
             }
             required.push("mem");
@@ -198,9 +220,10 @@ fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
             decoder_outputs
         }
         GraphName::MemoryEncoder => {
-            inputs.extend([low_res("low_res_mask"), f32("object_score", &[1, 1]), f32("binarize", &[1])]);
+            let (score, binarize) = (f32("object_score", &[1, 1]), f32("binarize", &[1]));
+            inputs.extend([low_res("low_res_mask"), object(score), object(binarize)]);
             required.push("low_res_mask");
-            vec![f32("mem", &[1, memory.tokens, memory.channels])]
+            vec![object(f32("mem", &[1, memory.tokens, memory.channels]))]
         }
         GraphName::MaskDownsample => {
             inputs = vec![f32("mask", &[1, 1, spec.image.height_px, spec.image.width_px])];
@@ -253,11 +276,17 @@ fn pix_feat(spec: &ModelSpec, features: &[Port]) -> Result<(), EngineError> {
     let find = |graph: GraphName, side: fn(&GraphIo) -> &Vec<Port>| {
         spec.graphs.get(&graph).and_then(|graph| side(&graph.io).iter().find(|port| port.name == "pix_feat"))
     };
-    match find(GraphName::MemoryAttention, |io| &io.outputs) {
-        Some(made) if made.fixed_shape().is_none() || made.dims.is_empty() => {
-            return Err(interface("memory_attention output \"pix_feat\"", "f32 with fixed sizes", made));
+    if let Some(made) = find(GraphName::MemoryAttention, |io| &io.outputs) {
+        let (open, sizes) = match made.dims.split_first() {
+            Some((first, rest)) if spec.batches_objects() => (*first == Dynamic, rest),
+            Some(_) => (true, made.dims.as_slice()),
+            None => (false, made.dims.as_slice()),
+        };
+        if !open || sizes.contains(&Dynamic) {
+            let but = if spec.batches_objects() { " but an open first" } else { "" };
+            let expected = format!("f32 with fixed sizes{but}");
+            return Err(interface("memory_attention output \"pix_feat\"", expected, made));
         }
-        _ => {}
     }
     match (find(GraphName::DecoderPrompt, |io| &io.inputs), top(spec, features)) {
         (Some(taken), Some(top)) if taken.dims != top.dims => Err(interface(

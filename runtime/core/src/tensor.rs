@@ -71,6 +71,15 @@ impl Shape {
         Ok(Self { rank: dims.len() as u8, dims: kept })
     }
 
+    /// The same with another outermost size; a scalar stays one.
+    #[must_use]
+    pub fn led_by(mut self, size: usize) -> Self {
+        if self.rank > 0 {
+            self.dims[0] = size;
+        }
+        self
+    }
+
     /// The sizes.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..usize::from(self.rank)]

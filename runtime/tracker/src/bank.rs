@@ -293,8 +293,10 @@ struct Wanted {
     placed: bool,
 }
 
-/// What a frame attends to, as the graph takes it.
+/// What a frame attends to, as the graph takes it: for one object, or for several side by side, each `[NM]` then
+/// being `[B,NM]`.
 pub(crate) struct Window {
+    lanes: usize,
     /// `[1,NM,T,C]`
     pub(crate) mem: Vec<f32>,
     /// `[NM]`
@@ -314,18 +316,42 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn new(sizes: BankSizes) -> Self {
+        Self::side_by_side(sizes, 1)
+    }
+
+    /// Room for the windows of `lanes` objects; filled by [`Window::set_lane`].
+    pub(crate) fn side_by_side(sizes: BankSizes, lanes: usize) -> Self {
         let slots = sizes.max_cond + sizes.recent;
         let pointers = if sizes.pointer > 0 { sizes.max_cond + sizes.pointer_recent } else { 0 };
         Self {
-            mem: vec![0.0; slots * sizes.memory],
-            tpos_idx: vec![0; slots],
-            mem_mask: vec![0.0; slots],
-            obj_ptrs: vec![0.0; pointers * sizes.pointer],
-            ptr_tdiff: vec![0.0; pointers],
-            ptr_mask: vec![0.0; pointers],
+            lanes,
+            mem: vec![0.0; lanes * slots * sizes.memory],
+            tpos_idx: vec![0; lanes * slots],
+            mem_mask: vec![0.0; lanes * slots],
+            obj_ptrs: vec![0.0; lanes * pointers * sizes.pointer],
+            ptr_tdiff: vec![0.0; lanes * pointers],
+            ptr_mask: vec![0.0; lanes * pointers],
             held: vec![None; slots],
             wanted: Vec::with_capacity(slots),
         }
+    }
+
+    /// Puts one object's window among those of several.
+    pub(crate) fn set_lane(&mut self, lane: usize, window: &Self) {
+        fn put<T: Copy>(lane: usize, all: &mut [T], one: &[T]) {
+            all[lane * one.len()..][..one.len()].copy_from_slice(one);
+        }
+        put(lane, &mut self.mem, &window.mem);
+        put(lane, &mut self.tpos_idx, &window.tpos_idx);
+        put(lane, &mut self.mem_mask, &window.mem_mask);
+        put(lane, &mut self.obj_ptrs, &window.obj_ptrs);
+        put(lane, &mut self.ptr_tdiff, &window.ptr_tdiff);
+        put(lane, &mut self.ptr_mask, &window.ptr_mask);
+    }
+
+    /// The first `count` objects' share of one of the window's tensors.
+    pub(crate) fn share<'a, T>(&self, tensor: &'a [T], count: usize) -> &'a [T] {
+        &tensor[..tensor.len() / self.lanes * count]
     }
 
     /// Bytes held; the same for ever.

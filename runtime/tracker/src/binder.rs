@@ -88,34 +88,49 @@ impl<'a> Given<'a> {
     }
 }
 
+/// A tensor's shape for one object, and whether its leading size counts objects.
+#[derive(Debug, Clone, Copy)]
+struct PerObject {
+    shape: Shape,
+    open: bool,
+}
+
+impl PerObject {
+    fn for_objects(self, count: usize) -> Shape {
+        if self.open { self.shape.led_by(count) } else { self.shape }
+    }
+}
+
 /// An engine whose ports are known.
 pub(crate) struct Bound {
     engine: Box<dyn Engine>,
-    inputs: Vec<(Source, Shape)>,
+    inputs: Vec<(Source, PerObject)>,
     /// Which of the caller's outputs each port is, in the caller's order.
-    outputs: Vec<(usize, Shape)>,
+    outputs: Vec<(usize, PerObject)>,
     /// The number of points, where the graph fixes it.
     fixed_points: Option<usize>,
 }
 
 impl Bound {
-    /// Runs the graph and waits. `outputs` come in the order in which the binder was told of them.
+    /// Runs the graph for `objects` objects and waits. `outputs` come in the order in which the binder was told of
+    /// them.
     pub(crate) fn run(
         &mut self,
+        objects: usize,
         given: &Given<'_>,
         outputs: &mut [Option<&mut [f32]>],
     ) -> Result<(), EngineError> {
         let nothing = TensorView::f32(&[0], &[])?;
         let mut views: [TensorRef<'_>; MAX_PORTS] = std::array::from_fn(|_| nothing.into());
-        for (view, (source, shape)) in views.iter_mut().zip(&self.inputs) {
-            *view = given.view(*source, *shape)?.into();
+        for (view, (source, sized)) in views.iter_mut().zip(&self.inputs) {
+            *view = given.view(*source, sized.for_objects(objects))?.into();
         }
         let empty = Shape::new(&[0])?;
         let mut places: [TensorMut<'_>; MAX_PORTS] =
             std::array::from_fn(|_| TensorViewMut::F32(empty, &mut []).into());
-        for (place, (index, shape)) in places.iter_mut().zip(&self.outputs) {
+        for (place, (index, sized)) in places.iter_mut().zip(&self.outputs) {
             let data = outputs.get_mut(*index).and_then(Option::take).unwrap_or_default();
-            *place = TensorViewMut::f32(shape.dims(), data)?.into();
+            *place = TensorViewMut::f32(sized.for_objects(objects).dims(), data)?.into();
         }
         self.engine.run(&views[..self.inputs.len()], &mut places[..self.outputs.len()])
     }
@@ -128,6 +143,12 @@ impl Bound {
     /// Whether the graph takes the previous frame's mask.
     pub(crate) fn takes_prev_mask(&self) -> bool {
         self.inputs.iter().any(|(source, _)| *source == Source::PrevMask)
+    }
+
+    /// Whether every tensor that belongs to an object has an open leading size.
+    fn is_open(&self) -> bool {
+        let mut own = self.inputs.iter().filter(|(source, _)| !matches!(source, Source::Feature(_)));
+        own.all(|(_, sized)| sized.open) && self.outputs.iter().all(|(_, sized)| sized.open)
     }
 
     /// The number of points the graph takes, if it is fixed.
@@ -154,6 +175,8 @@ pub(crate) struct BoundModel {
     pub(crate) mask_downsample: Option<Bound>,
     pub(crate) features: Vec<(String, Shape)>,
     pub(crate) pix_feat: Shape,
+    /// Memory attention, track decoder and memory encoder take several objects at once.
+    pub(crate) batches: bool,
 }
 
 impl BoundModel {
@@ -193,7 +216,7 @@ impl BoundModel {
                 "none",
             ));
         }
-        let bound = Self {
+        let mut bound = Self {
             image_encoder: binder.bind(GraphName::ImageEncoder, image_encoder, &level_names)?,
             memory_attention: binder.bind(GraphName::MemoryAttention, memory_attention, &["pix_feat"])?,
             decoder_track: binder.bind(GraphName::DecoderTrack, decoder_track, &decoded)?,
@@ -202,7 +225,11 @@ impl BoundModel {
             mask_downsample,
             features: binder.features.clone(),
             pix_feat: binder.pix_feat,
+            batches: false,
         };
+        bound.batches = [&bound.memory_attention, &bound.decoder_track, &bound.memory_encoder]
+            .into_iter()
+            .all(Bound::is_open);
         bound.check_no_mem_embed(&spec)?;
         Ok((spec, bound))
     }
@@ -234,16 +261,33 @@ impl BoundModel {
     }
 }
 
+/// Whether the port's leading size counts objects.
+fn is_open(graph: GraphName, port: &Port) -> bool {
+    let batched =
+        matches!(graph, GraphName::MemoryAttention | GraphName::DecoderTrack | GraphName::MemoryEncoder);
+    batched && port.dims.first() == Some(&Dim::Dynamic)
+}
+
 fn missing(graph: GraphName, side: &str, name: &str) -> EngineError {
     EngineError::new(Kind::Interface, format_args!("{graph} {side} {name:?}"), "one", "none")
 }
 
-/// The port's shape, or where the graph leaves it open the manifest's.
+/// The port's shape for one object, or where the graph leaves it open the manifest's.
 fn fixed_shape(spec: &ModelSpec, graph: GraphName, port: &Port) -> Result<Shape, EngineError> {
-    let declared = spec.graphs.get(&graph).and_then(|graph| {
-        graph.io.outputs.iter().find(|other| other.name == port.name).and_then(Port::fixed_shape)
-    });
-    match port.fixed_shape().or(declared) {
+    let one = |port: &Port| {
+        let mut port = port.clone();
+        if graph == GraphName::MemoryAttention
+            && let Some(first @ Dim::Dynamic) = port.dims.first_mut()
+        {
+            *first = Dim::Fixed(1);
+        }
+        port.fixed_shape()
+    };
+    let declared = spec
+        .graphs
+        .get(&graph)
+        .and_then(|graph| graph.io.outputs.iter().find(|other| other.name == port.name).and_then(one));
+    match one(port).or(declared) {
         Some(dims) => Ok(Shape::new(&dims)?),
         None => Err(EngineError::new(
             Kind::Interface,
@@ -287,7 +331,14 @@ impl Binder<'_> {
                 dims[1] = *points;
                 fixed_points = Some(*points);
             }
-            inputs.push((source, self.check(graph, "input", port, dtype, &dims)?));
+            if matches!(source, Source::TposIdx | Source::MemMask | Source::PtrTdiff | Source::PtrMask)
+                && port.dims.len() > dims.len()
+            {
+                // Said of each object's slots where there may be several objects.
+                dims.insert(0, 1);
+            }
+            let shape = self.check(graph, "input", port, dtype, &dims)?;
+            inputs.push((source, PerObject { shape, open: is_open(graph, port) }));
         }
         let mut bound_outputs = Vec::with_capacity(io.outputs.len());
         for port in &io.outputs {
@@ -300,7 +351,8 @@ impl Binder<'_> {
                 ));
             };
             let dims = self.output_dims(graph, index);
-            bound_outputs.push((index, self.check(graph, "output", port, DType::F32, &dims)?));
+            let shape = self.check(graph, "output", port, DType::F32, &dims)?;
+            bound_outputs.push((index, PerObject { shape, open: is_open(graph, port) }));
         }
         if let Some(name) = outputs.iter().find(|name| io.output(name).is_none()) {
             return Err(missing(graph, "output", name));

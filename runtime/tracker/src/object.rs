@@ -26,7 +26,6 @@ pub(crate) struct Decoded<'a> {
     pub(crate) score: f32,
     pub(crate) iou: f32,
     pub(crate) pointer: &'a [f32],
-    pub(crate) memory: Option<(&'a [f32], u64)>,
 }
 
 /// One object's state. All of it is allocated here and none of it grows.
@@ -104,11 +103,11 @@ impl Object {
     }
 
     /// Stores what a frame said, in place of what it said before.
-    pub(crate) fn put(&mut self, tick: u64, cond: bool, decoded: Decoded<'_>) {
+    pub(crate) fn put(&mut self, tick: u64, cond: bool, decoded: Decoded<'_>, memory: Option<(&[f32], u64)>) {
         let slot = self.slot(tick);
         self.masks[slot * self.mask_elements..][..self.mask_elements].copy_from_slice(decoded.low_res);
         self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou });
-        self.bank.put(tick, cond, decoded.memory, decoded.pointer);
+        self.bank.put(tick, cond, memory, decoded.pointer);
     }
 
     /// Undoes what a frame that failed under way has left.

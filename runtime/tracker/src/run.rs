@@ -6,23 +6,34 @@ use sightline_engine_api::EngineError;
 use crate::{
     frames::Frames,
     graphs::Graphs,
-    object::{Decoded, Object},
+    object::Object,
     prompt::{Ask, Resolved},
 };
 
-/// Follows the object to frame `tick` with what it remembers.
+/// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers.
 pub(crate) fn track(
     graphs: &mut Graphs,
     frames: &Frames,
-    object: &mut Object,
+    objects: &mut [&mut Object],
     tick: u64,
 ) -> Result<(), EngineError> {
     let features = frames.features(tick);
-    attend(graphs, frames, object, tick)?;
-    graphs.decode_track(features)?;
+    for (lane, object) in objects.iter_mut().enumerate() {
+        recall(graphs, frames, object, tick, lane);
+    }
+    graphs.attend(features, objects.iter().map(|object| &object.window))?;
+    graphs.decode_track(features, objects.len())?;
     let gate = graphs.spec.memory.min_object_score;
-    let remember = gate.is_none_or(|least| graphs.object_score[0] > least);
-    store(graphs, features, object, tick, Stored { cond: false, prompted: false, remember })
+    let worth = |score: f32| gate.is_none_or(|least| score > least);
+    if (0..objects.len()).any(|lane| worth(graphs.decoded(lane).score)) {
+        graphs.encode_memory(features, objects.len(), false)?;
+    }
+    for (lane, object) in objects.iter_mut().enumerate() {
+        let serial = worth(graphs.decoded(lane).score).then(|| graphs.next_serial());
+        let memory = serial.map(|serial| (graphs.memory(lane), serial));
+        object.put(tick, false, graphs.decoded(lane), memory);
+    }
+    Ok(())
 }
 
 /// Gives a prompt on frame `tick`.
@@ -43,12 +54,13 @@ pub(crate) fn prompt(
     match ask.resolve(&graphs.spec, graphs.fixed_points(), frames.view(tick)) {
         Resolved::Points { coords, labels, multimask } => {
             if cond {
-                graphs.set_prev_mask(None, NormBox::WHOLE);
+                graphs.set_prev_mask(0, None, NormBox::WHOLE);
                 graphs.ignore_memory(features, true);
             } else if graphs.prompts_take_pix_feat() {
-                attend(graphs, frames, object, tick)?;
+                recall(graphs, frames, object, tick, 0);
+                graphs.attend(features, std::iter::once(&object.window))?;
             } else {
-                graphs.set_prev_mask(previous(frames, object, tick), frames.view(tick));
+                graphs.set_prev_mask(0, previous(frames, object, tick), frames.view(tick));
             }
             let earlier = object.mask(tick);
             if let Some(logits) = earlier {
@@ -57,11 +69,14 @@ pub(crate) fn prompt(
             graphs.decode_points(features, &coords, &labels, multimask, earlier.is_some())?;
         }
         Resolved::Mask { full, low_res } => {
-            graphs.set_prev_mask(None, NormBox::WHOLE);
+            graphs.set_prev_mask(0, None, NormBox::WHOLE);
             graphs.decode_mask(features, &full, &low_res)?;
         }
     }
-    store(graphs, features, object, tick, Stored { cond, prompted: true, remember: true })
+    graphs.encode_memory(features, 1, true)?;
+    let serial = graphs.next_serial();
+    object.put(tick, cond, graphs.decoded(0), Some((graphs.memory(0), serial)));
+    Ok(())
 }
 
 /// Gives a prompt on a kept frame and brings the object up to the newest one.
@@ -81,7 +96,7 @@ pub(crate) fn replay(
         if object.bank.is_cond(later) {
             continue;
         }
-        track(graphs, frames, object, later)?;
+        track(graphs, frames, &mut [&mut *object], later)?;
         for ask in object.take_corrections(later) {
             prompt(graphs, frames, object, later, &ask)?;
             object.log(later, ask);
@@ -96,37 +111,8 @@ fn previous<'a>(frames: &Frames, object: &'a Object, tick: u64) -> Option<(&'a [
     Some((object.mask(before)?, frames.view(before)))
 }
 
-fn attend(graphs: &mut Graphs, frames: &Frames, object: &mut Object, tick: u64) -> Result<(), EngineError> {
+/// Lays out in `lane` what the object brings to memory attention on frame `tick`.
+fn recall(graphs: &mut Graphs, frames: &Frames, object: &mut Object, tick: u64, lane: usize) {
     object.window.gather(&object.bank, tick);
-    graphs.set_prev_mask(previous(frames, object, tick), frames.view(tick));
-    graphs.attend(frames.features(tick), &object.window)
-}
-
-struct Stored {
-    cond: bool,
-    prompted: bool,
-    remember: bool,
-}
-
-fn store(
-    graphs: &mut Graphs,
-    features: &[Vec<f32>],
-    object: &mut Object,
-    tick: u64,
-    how: Stored,
-) -> Result<(), EngineError> {
-    let mut serial = None;
-    if how.remember {
-        graphs.encode_memory(features, how.prompted)?;
-        serial = Some(graphs.next_serial());
-    }
-    let decoded = Decoded {
-        low_res: &graphs.low_res,
-        score: graphs.object_score[0],
-        iou: graphs.iou[0],
-        pointer: &graphs.pointer,
-        memory: serial.map(|serial| (graphs.memory.as_slice(), serial)),
-    };
-    object.put(tick, how.cond, decoded);
-    Ok(())
+    graphs.set_prev_mask(lane, previous(frames, object, tick), frames.view(tick));
 }

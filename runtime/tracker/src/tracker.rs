@@ -68,7 +68,7 @@ impl Tracker {
                 ));
             }
         }
-        let graphs = Graphs::new(model)?;
+        let graphs = Graphs::new(model, options.max_objects)?;
         Ok(Self {
             frames: Frames::new(options.history, graphs.levels()),
             graphs,
@@ -146,13 +146,21 @@ impl Tracker {
     fn advance(&mut self, frame: FrameStamp, tick: u64) -> Result<(), TrackerError> {
         let Self { graphs, frames, objects, joining, waiting, spare, options } = self;
         let due = || waiting.iter().filter(|waiting| reaches(frame, waiting.at));
+        let prompted = |object: &Object| due().any(|waiting| waiting.object == object.id);
+        let mut followed = objects.iter_mut().filter(|object| !prompted(object)).peekable();
+        while followed.peek().is_some() {
+            let mut together: Vec<&mut Object> = followed.by_ref().take(graphs.lanes()).collect();
+            // In sizes that are powers of two: a graph is prepared once for each.
+            let mut rest = together.as_mut_slice();
+            while !rest.is_empty() {
+                let (batch, others) = rest.split_at_mut(1 << rest.len().ilog2());
+                run::track(graphs, frames, batch, tick)?;
+                rest = others;
+            }
+        }
         for object in objects.iter_mut() {
             let id = object.id;
-            let mut prompts = due().filter(|waiting| waiting.object == id).peekable();
-            if prompts.peek().is_none() {
-                run::track(graphs, frames, object, tick)?;
-            }
-            for waiting in prompts {
+            for waiting in due().filter(|waiting| waiting.object == id) {
                 run::prompt(graphs, frames, object, tick, &waiting.ask)?;
             }
         }

@@ -21,6 +21,8 @@ pub type Values = BTreeMap<String, Vec<f32>>;
 
 pub const SIDE: usize = 16;
 pub const LOW: usize = 4;
+/// One value a slot.
+const SLOT_PORTS: [&str; 4] = ["tpos_idx", "mem_mask", "ptr_tdiff", "ptr_mask"];
 const TOP: [usize; 4] = [1, 2, 2, 2];
 const SIDE_LEVEL: [usize; 2] = [1, 5];
 
@@ -37,6 +39,8 @@ pub struct Family {
     pub round_to_bf16: bool,
     pub min_object_score: Option<f32>,
     pub fixed_points: Option<usize>,
+    /// The graphs that run once an object take several at once.
+    pub batch: bool,
 }
 
 impl Family {
@@ -51,6 +55,7 @@ impl Family {
         round_to_bf16: true,
         min_object_score: None,
         fixed_points: None,
+        batch: false,
     };
     pub const NANO: Self = Self {
         recent: 3,
@@ -63,6 +68,7 @@ impl Family {
         round_to_bf16: false,
         min_object_score: Some(0.0),
         fixed_points: Some(5),
+        batch: true,
     };
 
     pub fn spec(&self) -> ModelSpec {
@@ -104,7 +110,28 @@ impl Family {
         }
     }
 
+    /// A graph's ports: for one object, or as the batched graph has them.
     fn io(&self, graph: GraphName) -> GraphIo {
+        let mut io = self.io_of_one(graph);
+        if self.batches(graph) {
+            for port in
+                io.inputs.iter_mut().chain(&mut io.outputs).filter(|port| !port.name.starts_with("feat_"))
+            {
+                if SLOT_PORTS.contains(&&*port.name) {
+                    port.dims.insert(0, Dim::Dynamic);
+                }
+                port.dims[0] = Dim::Dynamic;
+            }
+        }
+        io
+    }
+
+    fn batches(&self, graph: GraphName) -> bool {
+        use GraphName::{DecoderTrack, MemoryAttention, MemoryEncoder};
+        self.batch && matches!(graph, MemoryAttention | DecoderTrack | MemoryEncoder)
+    }
+
+    fn io_of_one(&self, graph: GraphName) -> GraphIo {
         let (slots, pointer_slots) =
             (self.max_cond + self.recent, self.max_cond + self.pointers.unwrap_or(0));
         let low = |name| port(name, &[1, 1, LOW, LOW]);
@@ -163,12 +190,29 @@ impl Family {
             let (io, family, fail) = (self.io(graph), *self, fail.clone());
             let ports = io.clone();
             Box::new(FnEngine::new(graph.as_str(), io, move |inputs, outputs| {
-                let values = ports.inputs.iter().zip(inputs);
-                let given = values.map(|(port, tensor)| (port.name.clone(), values_of(tensor))).collect();
-                let results = family.evaluate(graph, &given);
-                for (port, output) in ports.outputs.iter().zip(outputs.iter_mut()) {
-                    if let TensorMut::Host(TensorViewMut::F32(_, data)) = output {
-                        data.copy_from_slice(&results[&port.name]);
+                let objects = outputs.first().map_or(1, |output| output.shape().dims()[0]);
+                let objects = if family.batches(graph) { objects } else { 1 };
+                for object in 0..objects {
+                    let values = ports.inputs.iter().zip(inputs).map(|(port, tensor)| {
+                        let values = values_of(tensor);
+                        let share = if port.name.starts_with("feat_") {
+                            values.len()
+                        } else {
+                            values.len() / objects
+                        };
+                        let own =
+                            if share == values.len() { &values } else { &values[object * share..][..share] };
+                        (port.name.clone(), own.to_vec())
+                    });
+                    let results = family.evaluate(graph, &values.collect());
+                    for (port, output) in ports.outputs.iter().zip(outputs.iter_mut()) {
+                        if let TensorMut::Host(TensorViewMut::F32(_, data)) = output {
+                            let result = &results[&port.name];
+                            let whole =
+                                if family.batches(graph) { objects * result.len() } else { data.len() };
+                            assert_eq!(data.len(), whole, "{graph} {}", port.name);
+                            data[object * result.len()..][..result.len()].copy_from_slice(result);
+                        }
                     }
                 }
                 fail.count(graph)
@@ -187,11 +231,11 @@ impl Family {
 
     /// A graph as a function. It takes more inputs than the graph has; the others are not looked at.
     pub fn evaluate(&self, graph: GraphName, given: &Values) -> Values {
-        let io = self.io(graph);
+        let io = self.io_of_one(graph);
         let mut hash = graph as u64 + 1;
         for port in &io.inputs {
             let values = &given[&port.name];
-            if !["mem", "tpos_idx", "mem_mask", "obj_ptrs", "ptr_tdiff", "ptr_mask"].contains(&&*port.name) {
+            if !["mem", "obj_ptrs"].contains(&&*port.name) && !SLOT_PORTS.contains(&&*port.name) {
                 hash = mix(hash, values);
             }
         }
