@@ -173,9 +173,17 @@ impl ModelSpec {
     /// Whether memory attention, the track decoder and the memory encoder take several objects at once: their
     /// leading size is open (`engines/GRAPHS.md`, *Batch*).
     pub fn batches_objects(&self) -> bool {
-        let attention = self.graphs.get(&GraphName::MemoryAttention);
-        let mem = attention.and_then(|graph| graph.io.inputs.iter().find(|port| port.name == "mem"));
-        mem.is_some_and(|port| port.dims.first() == Some(&Dim::Dynamic))
+        self.mem_dim(0) == Some(Dim::Dynamic)
+    }
+
+    /// Whether memory attention takes any number of memory slots up to [`MemorySpec::slots`].
+    pub fn has_open_slots(&self) -> bool {
+        self.mem_dim(1) == Some(Dim::Dynamic)
+    }
+
+    fn mem_dim(&self, axis: usize) -> Option<Dim> {
+        let attention = self.graphs.get(&GraphName::MemoryAttention)?;
+        attention.io.inputs.iter().find(|port| port.name == "mem")?.dims.get(axis).copied()
     }
 }
 

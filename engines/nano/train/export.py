@@ -169,8 +169,10 @@ min_side = 0.3
     for name, (mod, inp, outs) in graphs.items():
         f = os.path.join(out, name + ".onnx")
         dyn = {"point_coords": {1: "points"}, "point_labels": {1: "points"}} if name == "decoder_prompt" else None
+        if name == "memory_attention":      # as many slots as are used
+            dyn = {"mem": {1: "slots"}, "tpos_idx": {int(batch): "slots"}, "mem_mask": {int(batch): "slots"}}
         if batch and name in ("memory_attention", "decoder_track", "memory_encoder"):
-            dyn = {n: {0: "objects"} for n in (*inp, *outs) if not n.startswith("feat_")}
+            dyn = {n: {0: "objects", **(dyn or {}).get(n, {})} for n in (*inp, *outs) if not n.startswith("feat_")}
         torch.onnx.export(mod.eval(), tuple(inp.values()), f, input_names=list(inp), output_names=list(outs), opset_version=OPSET, dynamo=False, dynamic_axes=dyn)
         s = ort.InferenceSession(f, providers=["CPUExecutionProvider"])
         got = s.run(list(outs), {k: v.numpy() for k, v in inp.items()})

@@ -154,10 +154,11 @@ fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
     let object = |port: Port| per_object(spec, name, port);
     let low_res = |name: &str| object(f32(name, &[1, 1, mask_h, mask_w]));
     // What is said of slots has a leading size only where there are several objects to say it of.
-    let slot = |name: &str, dtype: DType, count: usize| {
-        let dims: &[Dim] = if spec.batches_objects() { &[Dynamic, Fixed(count)] } else { &[Fixed(count)] };
+    let slot = |name: &str, dtype: DType, count: Dim| {
+        let dims: &[Dim] = if spec.batches_objects() { &[Dynamic, count] } else { &[count] };
         port(name, dtype, dims)
     };
+    let memories = if spec.has_open_slots() { Dynamic } else { Fixed(slots) };
     let pointer_slots = spec.pointers.map(|pointers| (memory.max_cond + pointers.recent, pointers.channels));
     // Its shape is the model's own; that both ends agree is checked apart.
     let pix_feat = || {
@@ -181,16 +182,20 @@ fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
         GraphName::ImageEncoder => Vec::new(),
         GraphName::MemoryAttention => {
             inputs.extend([
-                object(f32("mem", &[1, slots, memory.tokens, memory.channels])),
-                slot("tpos_idx", DType::I64, slots),
-                slot("mem_mask", DType::F32, slots),
+                object(port(
+                    "mem",
+                    DType::F32,
+                    &[Fixed(1), memories, Fixed(memory.tokens), Fixed(memory.channels)],
+                )),
+                slot("tpos_idx", DType::I64, memories),
+                slot("mem_mask", DType::F32, memories),
                 low_res("prev_low_res_mask"),
             ]);
             if let Some((slots, channels)) = pointer_slots {
                 inputs.extend([
                     object(f32("obj_ptrs", &[1, slots, channels])),
-                    slot("ptr_tdiff", DType::F32, slots),
-                    slot("ptr_mask", DType::F32, slots),
+                    slot("ptr_tdiff", DType::F32, Fixed(slots)),
+                    slot("ptr_mask", DType::F32, Fixed(slots)),
                 ]);
             }
             required.push("mem");

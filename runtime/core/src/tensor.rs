@@ -71,11 +71,11 @@ impl Shape {
         Ok(Self { rank: dims.len() as u8, dims: kept })
     }
 
-    /// The same with another outermost size; a scalar stays one.
+    /// The same with another size at `axis`; an axis it does not have changes nothing.
     #[must_use]
-    pub fn led_by(mut self, size: usize) -> Self {
-        if self.rank > 0 {
-            self.dims[0] = size;
+    pub fn with(mut self, axis: usize, size: usize) -> Self {
+        if axis < usize::from(self.rank) {
+            self.dims[axis] = size;
         }
         self
     }

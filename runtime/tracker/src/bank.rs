@@ -336,20 +336,35 @@ impl Window {
         }
     }
 
-    /// Puts one object's window among those of several.
-    pub(crate) fn set_lane(&mut self, lane: usize, window: &Self) {
+    /// Puts the first `slots` memories of one object's window among those of several, and its pointers.
+    pub(crate) fn set_lane(&mut self, lane: usize, window: &Self, slots: usize) {
         fn put<T: Copy>(lane: usize, all: &mut [T], one: &[T]) {
             all[lane * one.len()..][..one.len()].copy_from_slice(one);
         }
-        put(lane, &mut self.mem, &window.mem);
-        put(lane, &mut self.tpos_idx, &window.tpos_idx);
-        put(lane, &mut self.mem_mask, &window.mem_mask);
+        put(lane, &mut self.mem, window.first(&window.mem, slots));
+        put(lane, &mut self.tpos_idx, window.first(&window.tpos_idx, slots));
+        put(lane, &mut self.mem_mask, window.first(&window.mem_mask, slots));
         put(lane, &mut self.obj_ptrs, &window.obj_ptrs);
         put(lane, &mut self.ptr_tdiff, &window.ptr_tdiff);
         put(lane, &mut self.ptr_mask, &window.ptr_mask);
     }
 
-    /// The first `count` objects' share of one of the window's tensors.
+    /// Memory slots there are.
+    pub(crate) fn slots(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The memories in use lie in the first of them, with few holes; at least one.
+    pub(crate) fn used(&self) -> usize {
+        self.mem_mask.iter().rposition(|used| *used > 0.0).map_or(1, |last| last + 1)
+    }
+
+    /// The share of `count` times a slot in a tensor that has a value, or a row of them, a slot.
+    pub(crate) fn first<'a, T>(&self, tensor: &'a [T], count: usize) -> &'a [T] {
+        &tensor[..tensor.len() / (self.lanes * self.slots()) * count]
+    }
+
+    /// The first `count` objects' share of a tensor.
     pub(crate) fn share<'a, T>(&self, tensor: &'a [T], count: usize) -> &'a [T] {
         &tensor[..tensor.len() / self.lanes * count]
     }
@@ -376,8 +391,6 @@ impl Window {
                 self.wanted.push(Wanted { place, serial, tpos: sizes.recent as i64, placed: false });
             }
         }
-        self.arrange(bank, 0, sizes.max_cond);
-        self.wanted.clear();
         for k in 1..=sizes.recent as u64 {
             let Some(frame) = sizes.recent_tick(tick, k) else { break };
             let slot = bank.ring_slot(frame);
@@ -394,18 +407,17 @@ impl Window {
                 });
             }
         }
-        self.arrange(bank, sizes.max_cond, sizes.recent);
+        self.arrange(bank);
         if sizes.pointer > 0 {
             self.gather_pointers(bank, tick);
         }
     }
 
-    /// Makes positions `start..start + count` hold exactly the wanted memories, moving as few as it can.
-    fn arrange(&mut self, bank: &Bank, start: usize, count: usize) {
+    /// Makes the positions hold exactly the wanted memories, moving as few as it can.
+    fn arrange(&mut self, bank: &Bank) {
         let size = bank.sizes.memory;
-        for position in start..start + count {
-            let held = self.held[position];
-            let wanted = self.wanted.iter_mut().find(|wanted| Some(wanted.serial) == held);
+        for (position, held) in self.held.iter().enumerate() {
+            let wanted = self.wanted.iter_mut().find(|wanted| Some(wanted.serial) == *held);
             (self.tpos_idx[position], self.mem_mask[position]) = (0, 0.0);
             if let Some(wanted) = wanted {
                 wanted.placed = true;
@@ -413,12 +425,11 @@ impl Window {
             }
         }
         let mut missing = self.wanted.iter().filter(|wanted| !wanted.placed);
-        for position in start..start + count {
+        for (position, held) in self.held.iter_mut().enumerate() {
             if self.mem_mask[position] > 0.0 {
                 continue;
             }
             let memory = &mut self.mem[position * size..][..size];
-            let held = &mut self.held[position];
             let Some(wanted) = missing.next() else {
                 if held.take().is_some() {
                     memory.fill(0.0);

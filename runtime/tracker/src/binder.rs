@@ -37,6 +37,8 @@ enum Source {
 pub(crate) struct Given<'a> {
     pub(crate) image: &'a [f32],
     pub(crate) features: &'a [Vec<f32>],
+    /// Memory slots given, for a graph that leaves their number open.
+    pub(crate) slots: usize,
     pub(crate) mem: &'a [f32],
     pub(crate) tpos_idx: &'a [i64],
     pub(crate) mem_mask: &'a [f32],
@@ -88,16 +90,19 @@ impl<'a> Given<'a> {
     }
 }
 
-/// A tensor's shape for one object, and whether its leading size counts objects.
+/// A tensor's shape for one object, whether its leading size counts objects, and where the number of memory slots
+/// stands that the graph leaves open.
 #[derive(Debug, Clone, Copy)]
 struct PerObject {
     shape: Shape,
     open: bool,
+    slots: Option<usize>,
 }
 
 impl PerObject {
-    fn for_objects(self, count: usize) -> Shape {
-        if self.open { self.shape.led_by(count) } else { self.shape }
+    fn given(self, objects: usize, slots: usize) -> Shape {
+        let shape = if self.open { self.shape.with(0, objects) } else { self.shape };
+        self.slots.map_or(shape, |axis| shape.with(axis, slots))
     }
 }
 
@@ -123,14 +128,14 @@ impl Bound {
         let nothing = TensorView::f32(&[0], &[])?;
         let mut views: [TensorRef<'_>; MAX_PORTS] = std::array::from_fn(|_| nothing.into());
         for (view, (source, sized)) in views.iter_mut().zip(&self.inputs) {
-            *view = given.view(*source, sized.for_objects(objects))?.into();
+            *view = given.view(*source, sized.given(objects, given.slots))?.into();
         }
         let empty = Shape::new(&[0])?;
         let mut places: [TensorMut<'_>; MAX_PORTS] =
             std::array::from_fn(|_| TensorViewMut::F32(empty, &mut []).into());
         for (place, (index, sized)) in places.iter_mut().zip(&self.outputs) {
             let data = outputs.get_mut(*index).and_then(Option::take).unwrap_or_default();
-            *place = TensorViewMut::f32(sized.for_objects(objects).dims(), data)?.into();
+            *place = TensorViewMut::f32(sized.given(objects, 0).dims(), data)?.into();
         }
         self.engine.run(&views[..self.inputs.len()], &mut places[..self.outputs.len()])
     }
@@ -149,6 +154,13 @@ impl Bound {
     fn is_open(&self) -> bool {
         let mut own = self.inputs.iter().filter(|(source, _)| !matches!(source, Source::Feature(_)));
         own.all(|(_, sized)| sized.open) && self.outputs.iter().all(|(_, sized)| sized.open)
+    }
+
+    /// Whether every tensor that has a row a memory slot may have any number of them.
+    fn has_open_slots(&self) -> bool {
+        let of_slots = |source: &Source| matches!(source, Source::Mem | Source::TposIdx | Source::MemMask);
+        let mut slots = self.inputs.iter().filter(|(source, _)| of_slots(source)).peekable();
+        slots.peek().is_some() && slots.all(|(_, sized)| sized.slots.is_some())
     }
 
     /// The number of points the graph takes, if it is fixed.
@@ -177,6 +189,8 @@ pub(crate) struct BoundModel {
     pub(crate) pix_feat: Shape,
     /// Memory attention, track decoder and memory encoder take several objects at once.
     pub(crate) batches: bool,
+    /// Memory attention takes any number of memory slots.
+    pub(crate) open_slots: bool,
 }
 
 impl BoundModel {
@@ -226,7 +240,9 @@ impl BoundModel {
             features: binder.features.clone(),
             pix_feat: binder.pix_feat,
             batches: false,
+            open_slots: false,
         };
+        bound.open_slots = bound.memory_attention.has_open_slots();
         bound.batches = [&bound.memory_attention, &bound.decoder_track, &bound.memory_encoder]
             .into_iter()
             .all(Bound::is_open);
@@ -338,7 +354,13 @@ impl Binder<'_> {
                 dims.insert(0, 1);
             }
             let shape = self.check(graph, "input", port, dtype, &dims)?;
-            inputs.push((source, PerObject { shape, open: is_open(graph, port) }));
+            let axis = match source {
+                Source::Mem => Some(1),
+                Source::TposIdx | Source::MemMask => Some(port.dims.len().saturating_sub(1)),
+                _ => None,
+            };
+            let slots = axis.filter(|axis| port.dims.get(*axis) == Some(&Dim::Dynamic));
+            inputs.push((source, PerObject { shape, open: is_open(graph, port), slots }));
         }
         let mut bound_outputs = Vec::with_capacity(io.outputs.len());
         for port in &io.outputs {
@@ -352,7 +374,7 @@ impl Binder<'_> {
             };
             let dims = self.output_dims(graph, index);
             let shape = self.check(graph, "output", port, DType::F32, &dims)?;
-            bound_outputs.push((index, PerObject { shape, open: is_open(graph, port) }));
+            bound_outputs.push((index, PerObject { shape, open: is_open(graph, port), slots: None }));
         }
         if let Some(name) = outputs.iter().find(|name| io.output(name).is_none()) {
             return Err(missing(graph, "output", name));

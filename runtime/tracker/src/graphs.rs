@@ -157,24 +157,27 @@ impl Graphs {
     pub(crate) fn attend<'a>(
         &mut self,
         features: &[Vec<f32>],
-        mut windows: impl ExactSizeIterator<Item = &'a Window>,
+        mut windows: impl ExactSizeIterator<Item = &'a Window> + Clone,
     ) -> Result<(), EngineError> {
         let count = windows.len();
-        let window = match (&mut self.windows, count) {
+        let slots = |window: &Window| if self.bound.open_slots { window.used() } else { window.slots() };
+        let (window, slots) = match (&mut self.windows, count) {
             (Some(lanes), 2..) => {
-                windows.enumerate().for_each(|(lane, window)| lanes.set_lane(lane, window));
-                &*lanes
+                let slots = windows.clone().map(slots).max().unwrap_or(1);
+                windows.enumerate().for_each(|(lane, window)| lanes.set_lane(lane, window, slots));
+                (&*lanes, slots)
             }
             _ => match windows.next() {
-                Some(window) => window,
+                Some(window) => (window, slots(window)),
                 None => return Ok(()),
             },
         };
         let given = Given {
             features,
-            mem: window.share(&window.mem, count),
-            tpos_idx: window.share(&window.tpos_idx, count),
-            mem_mask: window.share(&window.mem_mask, count),
+            slots,
+            mem: window.first(&window.mem, count * slots),
+            tpos_idx: window.first(&window.tpos_idx, count * slots),
+            mem_mask: window.first(&window.mem_mask, count * slots),
             obj_ptrs: window.share(&window.obj_ptrs, count),
             ptr_tdiff: window.share(&window.ptr_tdiff, count),
             ptr_mask: window.share(&window.ptr_mask, count),

@@ -80,7 +80,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn family() -> impl Strategy<Value = Family> {
     let sizes = (0_usize..7, 1_usize..4, 1_usize..4, prop::option::of(0_usize..16));
-    let switches = (any::<[bool; 5]>(), any::<bool>(), any::<bool>());
+    let switches = (any::<[bool; 6]>(), any::<bool>(), any::<bool>());
     prop_oneof![
         Just(Family::SAM2),
         Just(Family::NANO),
@@ -96,6 +96,7 @@ fn family() -> impl Strategy<Value = Family> {
             min_object_score: gate.then_some(0.25),
             fixed_points: fixed.then_some(6),
             batch: flags[4],
+            open_slots: flags[5],
         }),
     ]
 }

@@ -41,6 +41,8 @@ pub struct Family {
     pub fixed_points: Option<usize>,
     /// The graphs that run once an object take several at once.
     pub batch: bool,
+    /// Memory attention takes as many slots as are used.
+    pub open_slots: bool,
 }
 
 impl Family {
@@ -56,6 +58,7 @@ impl Family {
         min_object_score: None,
         fixed_points: None,
         batch: false,
+        open_slots: false,
     };
     pub const NANO: Self = Self {
         recent: 3,
@@ -69,6 +72,7 @@ impl Family {
         min_object_score: Some(0.0),
         fixed_points: Some(5),
         batch: true,
+        open_slots: true,
     };
 
     pub fn spec(&self) -> ModelSpec {
@@ -113,10 +117,16 @@ impl Family {
     /// A graph's ports: for one object, or as the batched graph has them.
     fn io(&self, graph: GraphName) -> GraphIo {
         let mut io = self.io_of_one(graph);
+        for port in io.inputs.iter_mut().filter(|_| self.open_slots) {
+            match port.name.as_str() {
+                "mem" => port.dims[1] = Dim::Dynamic,
+                "tpos_idx" | "mem_mask" => port.dims[0] = Dim::Dynamic,
+                _ => {}
+            }
+        }
         if self.batches(graph) {
-            for port in
-                io.inputs.iter_mut().chain(&mut io.outputs).filter(|port| !port.name.starts_with("feat_"))
-            {
+            let ports = io.inputs.iter_mut().chain(&mut io.outputs);
+            for port in ports.filter(|port| !port.name.starts_with("feat_")) {
                 if SLOT_PORTS.contains(&&*port.name) {
                     port.dims.insert(0, Dim::Dynamic);
                 }
