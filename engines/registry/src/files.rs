@@ -119,8 +119,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The folders that hold models, one folder each: those of `$SIGHTLINE_MODELS` (separated by `:`), then
-/// `$XDG_DATA_HOME/sightline/models`.
-pub(crate) fn shelves() -> Vec<PathBuf> {
+/// `$XDG_DATA_HOME/sightline/models`. The first one is where a new model belongs. They need not exist.
+pub fn shelves() -> Vec<PathBuf> {
     let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
     let data_home = set("XDG_DATA_HOME")
         .map(PathBuf::from)
@@ -183,6 +183,14 @@ pub(crate) fn find(name_or_dir: &str, shelves: &[PathBuf]) -> Result<ModelSource
     ))
 }
 
+/// Where the model is that a name or a folder asks for, by the rules of [`crate::load`].
+///
+/// # Errors
+/// `Kind::Model` for a name nobody has, listing those that there are, or a folder without a `model.toml`.
+pub fn resolve(name_or_dir: &str) -> Result<ModelSource, EngineError> {
+    find(name_or_dir, &shelves())
+}
+
 /// Every model that can be asked for by name, the built-in ones first; of two of one name, the one that would be
 /// loaded.
 pub fn installed() -> Vec<ModelEntry> {
@@ -206,7 +214,9 @@ fn list(shelves: &[PathBuf]) -> Vec<ModelEntry> {
             fs::read_dir(shelf).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         folders.sort();
         for folder in folders.into_iter().filter(|folder| folder.join(MANIFEST).is_file()) {
-            if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
+            // Hidden folders are models on their way in or out.
+            let name = folder.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|name| !name.starts_with('.')) {
                 add(name.to_owned(), ModelSource::Folder(folder.clone()));
             }
         }
@@ -235,9 +245,11 @@ mod tests {
         folder(&first, "tiny");
         assert_eq!(find("tiny", &shelves).unwrap(), ModelSource::Folder(first.join("tiny")));
         folder(&first, "fake");
+        folder(&first, ".new-tiny");
         assert_eq!(find("fake", &shelves).unwrap(), ModelSource::Fake, "built-in names cannot be shadowed");
         let names: Vec<_> = list(&shelves).into_iter().map(|entry| (entry.name, entry.source)).collect();
         assert_eq!(names.iter().filter(|(name, _)| name == "tiny").count(), 1);
+        assert!(names.iter().all(|(name, _)| !name.starts_with('.')), "a half installed model is none");
         assert!(names.contains(&("tiny".to_owned(), ModelSource::Folder(first.join("tiny")))));
     }
 

@@ -18,7 +18,7 @@ use sightline_engine_api::EngineError;
 #[cfg(not(feature = "ort"))]
 use sightline_engine_api::Kind;
 
-pub use files::{ModelEntry, ModelSource, installed};
+pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
 pub use load::{LoadOptions, load};
 pub use provider::Provider;
 

@@ -1,8 +1,15 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod models;
+
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::models::{
+    ExportArgs, ExportFlags, LayoutArg, ListArgs, ModelsArgs, ModelsCommand, PullArgs, VerifyArgs,
+    VerifyFlags,
+};
 
 /// Say what to watch; it finds it in the live picture and keeps a mask on it.
 #[derive(Debug, Parser)]
@@ -32,6 +39,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Write a model's raw outputs on a folder of frames into one .npz file
     Trace(TraceArgs),
+    /// List, download, export, verify and remove models
+    Models(ModelsArgs),
     /// Say what is installed, what is missing, and what to type
     Doctor(DoctorArgs),
 }

@@ -102,7 +102,7 @@ fn examine() -> Report {
         name: "a model",
         needed: true,
         found: (!sound.is_empty()).then(|| sound.join(", ")),
-        fix: Some("a build with nano in it, or a model folder in ~/.local/share/sightline/models".into()),
+        fix: Some("a build with nano in it, or `sightline models pull NAME`".into()),
     });
     for check in &mut checks {
         if check.found.is_some() {

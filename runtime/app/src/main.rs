@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::Models(args) => models::run(args),
         Command::Doctor(args) => match doctor::run(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,

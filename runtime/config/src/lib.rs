@@ -1,13 +1,15 @@
-//! From a TOML file to checked, typed settings.
+//! From a TOML file to checked, typed settings, and the [`Catalogue`] of published models.
 //!
 //! Settings come in layers: [`DEFAULTS`], a file, the environment, flags. A [`Layer`] holds what one place said; the
 //! last one that names a key wins. [`Settings::resolve`] checks the result once, at the door.
 #![forbid(unsafe_code)]
 
+mod catalogue;
 mod error;
 mod layer;
 mod settings;
 
+pub use catalogue::{Catalogue, CatalogueEntry, Checkpoint, Layout};
 pub use error::{ConfigError, Kind};
 pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
 pub use settings::{EncoderPreset, ModelSettings, OutputSettings, Settings, TrackMode, TrackSettings};

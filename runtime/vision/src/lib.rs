@@ -1,15 +1,17 @@
 //! Pure pixel work: preprocessing, mask upscaling, drawing, the DAVIS measures.
 //!
 //! No file, no clock, no thread and no engine. What is needed on every frame is a struct that owns its scratch
-//! ([`Preprocessor`], [`MaskUpscaler`], [`draw::Painter`]); the rest are functions.
+//! ([`Preprocessor`], [`MaskUpscaler`], [`ComponentFilter`], [`draw::Painter`]); the rest are functions.
 #![forbid(unsafe_code)]
 
+mod components;
 pub mod davis;
 pub mod draw;
 mod preprocess;
 mod resample;
 mod upscale;
 
+pub use components::ComponentFilter;
 pub use preprocess::Preprocessor;
 pub use resample::{downscale, resize_mask};
 pub use upscale::MaskUpscaler;

@@ -1,0 +1,336 @@
+//! One file over HTTP: resumable, checked against what the server announced, hashed as it comes.
+//!
+//! Ranges, validators and their pitfalls: RFC 9110, sections 13.1.5 (`If-Range`), 14 and 15.3.7.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, IsTerminal as _, Read, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use ureq::{
+    Agent, Body, Proxy,
+    http::{Response, StatusCode, Uri},
+    tls::{RootCerts, TlsConfig},
+};
+
+/// Pieces in which a body is read and written.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// How long to wait for a server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until it is connected.
+    pub(super) connect: Duration,
+    /// For the next byte.
+    pub(super) stall: Duration,
+}
+
+/// A whole file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hashed {
+    pub(super) sha256: String,
+    pub(super) length_bytes: u64,
+}
+
+/// What is remembered beside a partial file: a later run may only go on with the very same file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Mark {
+    address: String,
+    /// A strong `ETag` or a `Last-Modified`.
+    validator: String,
+}
+
+/// Downloads to `part`, going on where an earlier attempt stopped if the server still has the same file. A failure
+/// leaves what came in `part` for the next attempt.
+pub(super) fn fetch(
+    address: &str,
+    part: &Path,
+    expected_bytes: Option<u64>,
+    patience: Patience,
+) -> Result<Hashed> {
+    let subject = format!("download {address}");
+    let agent = agent(address, patience);
+    let mark_path = mark_path(part);
+    let begun = begun(part, &mark_path, address);
+    let response = request(&agent, address, begun.as_ref(), patience).with_context(|| subject.clone())?;
+    let (response, start) = match (response.status(), &begun) {
+        (StatusCode::OK, _) => (response, 0),
+        (StatusCode::PARTIAL_CONTENT, Some((_, have))) if range_start(&response) == Some(*have) => {
+            (response, *have)
+        }
+        // The file has changed under the mark, or was complete: from the beginning.
+        (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT, Some(_)) => {
+            let response = request(&agent, address, None, patience).with_context(|| subject.clone())?;
+            if response.status() != StatusCode::OK {
+                bail!("{subject}: expected status 200, got {}", response.status());
+            }
+            (response, 0)
+        }
+        (status, _) => bail!("{subject}: expected status 200, got {status}"),
+    };
+    if let Some((_, have)) = begun.filter(|_| start == 0) {
+        tracing::info!(have_bytes = have, "the server does not go on with this file; from the beginning");
+    }
+    let announced = response.body().content_length().map(|rest| start + rest);
+    if let (Some(expected), Some(got)) = (expected_bytes, announced)
+        && expected != got
+    {
+        bail!("{subject}: expected {expected} bytes as the catalogue says, got {got}");
+    }
+    let total = announced.or(expected_bytes);
+    if let Some(total) = total {
+        check_space(part, total - start)?;
+    }
+    match validator(&response) {
+        Some(validator) => super::write_json(&mark_path, &Mark { address: address.to_owned(), validator })?,
+        None => forget(&mark_path),
+    }
+    let hashed = receive(response, part, start, total, patience).with_context(|| subject.clone())?;
+    if let Some(total) = total.filter(|total| *total != hashed.length_bytes) {
+        bail!(
+            "{subject}: expected {total} bytes, got {}; the same command goes on from there",
+            hashed.length_bytes
+        );
+    }
+    forget(&mark_path);
+    Ok(hashed)
+}
+
+/// The SHA-256 of a file.
+pub(super) fn hash(path: &Path) -> Result<Hashed> {
+    let mut hasher = Hasher::default();
+    let mut read = || -> std::io::Result<()> {
+        let mut file = File::open(path)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(()),
+                count => hasher.update(&piece[..count]),
+            }
+        }
+    };
+    read().with_context(|| format!("cannot read {path:?}"))?;
+    Ok(hasher.finish())
+}
+
+/// Throws away a partial file: what came is not what was wanted.
+pub(super) fn discard(part: &Path) {
+    forget(part);
+    forget(&mark_path(part));
+}
+
+fn forget(path: &Path) {
+    // If it cannot be removed it is at worst read again, and found wanting again.
+    let _ = fs::remove_file(path);
+}
+
+fn mark_path(part: &Path) -> PathBuf {
+    part.with_added_extension("json")
+}
+
+#[derive(Default)]
+struct Hasher {
+    state: Sha256,
+    length_bytes: u64,
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        self.state.update(bytes);
+        self.length_bytes += bytes.len() as u64;
+    }
+
+    fn finish(self) -> Hashed {
+        let sha256 = self.state.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Hashed { sha256, length_bytes: self.length_bytes }
+    }
+}
+
+/// What an earlier attempt at the same address left, and how many bytes of it there are.
+fn begun(part: &Path, mark_path: &Path, address: &str) -> Option<(Mark, u64)> {
+    let mark: Mark = serde_json::from_str(&fs::read_to_string(mark_path).ok()?).ok()?;
+    let have = fs::metadata(part).ok()?.len();
+    (mark.address == address && have > 0).then_some((mark, have))
+}
+
+fn agent(address: &str, patience: Patience) -> Agent {
+    let tls = TlsConfig::builder()
+        // The system's certificates: behind a company's proxy the public ones are not enough.
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .proxy(proxy(address))
+        .http_status_as_error(false)
+        .timeout_resolve(Some(patience.connect))
+        .timeout_connect(Some(patience.connect))
+        .timeout_recv_response(Some(patience.stall))
+        .timeout_per_read(Some(patience.stall))
+        .user_agent(concat!("sightline/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+/// The proxy that the environment names for this address, unless `NO_PROXY` has its host. The client's own rule
+/// would send a plain address through `HTTPS_PROXY`.
+fn proxy(address: &str) -> Option<Proxy> {
+    let uri: Uri = address.parse().ok()?;
+    if Proxy::try_from_env()?.is_no_proxy(&uri) {
+        return None;
+    }
+    let names = match uri.scheme_str() {
+        Some("https") => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
+        _ => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    let value = names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    Proxy::new(&value).ok()
+}
+
+fn request(
+    agent: &Agent,
+    address: &str,
+    begun: Option<&(Mark, u64)>,
+    patience: Patience,
+) -> Result<Response<Body>> {
+    let mut request = agent.get(address).header("Accept-Encoding", "identity");
+    if let Some((mark, have)) = begun {
+        request = request.header("Range", format!("bytes={have}-")).header("If-Range", &mark.validator);
+    }
+    request.call().map_err(|error| explain(error, patience))
+}
+
+fn explain(error: ureq::Error, patience: Patience) -> anyhow::Error {
+    match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+            anyhow!("expected a connection within {} s, got none", patience.connect.as_secs_f64())
+        }
+        ureq::Error::Timeout(_) => {
+            anyhow!("expected the server to go on within {} s, got silence", patience.stall.as_secs_f64())
+        }
+        other => anyhow!(other),
+    }
+}
+
+/// Where a partial answer starts: `Content-Range: bytes 5-9/10`.
+fn range_start(response: &Response<Body>) -> Option<u64> {
+    let range = response.headers().get("content-range")?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+/// A strong `ETag`, else a `Last-Modified`: what `If-Range` takes.
+fn validator(response: &Response<Body>) -> Option<String> {
+    let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+    header("etag").filter(|tag| !tag.starts_with("W/")).or_else(|| header("last-modified"))
+}
+
+fn check_space(part: &Path, need_bytes: u64) -> Result<()> {
+    let folder = part.parent().unwrap_or(Path::new("."));
+    // A file system that does not say is found out by writing.
+    if let Ok(found) = rustix::fs::statvfs(folder) {
+        let free_bytes = found.f_bavail.saturating_mul(found.f_frsize);
+        if need_bytes > free_bytes {
+            bail!(
+                "disk of {folder:?}: expected {} free for the download, got {}",
+                super::megabytes(need_bytes),
+                super::megabytes(free_bytes)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads the body behind the first `start` bytes of `part`.
+fn receive(
+    response: Response<Body>,
+    part: &Path,
+    start: u64,
+    total: Option<u64>,
+    patience: Patience,
+) -> Result<Hashed> {
+    let cannot = || format!("cannot write {part:?}");
+    let mut hasher = Hasher::default();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .read(true)
+        .open(part)
+        .with_context(cannot)?;
+    file.set_len(start).with_context(cannot)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    while hasher.length_bytes < start {
+        match file.read(&mut piece).with_context(cannot)? {
+            0 => bail!("{part:?}: expected {start} bytes, got {}", hasher.length_bytes),
+            count => hasher.update(&piece[..count]),
+        }
+    }
+    let mut progress = Progress::new(start, total);
+    let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+    loop {
+        let count = match body.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            // The connection was cut; how much is missing is said by who knows the length.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof && total.is_some() => break,
+            Err(error) => return Err(explain(error.into(), patience)),
+        };
+        file.write_all(&piece[..count]).with_context(|| {
+            format!(
+                "cannot write {part:?} behind {}; is the disk full?",
+                super::megabytes(hasher.length_bytes)
+            )
+        })?;
+        hasher.update(&piece[..count]);
+        progress.show(hasher.length_bytes);
+    }
+    progress.done();
+    // Delayed allocation may only now find the disk full.
+    file.sync_all().with_context(cannot)?;
+    Ok(hasher.finish())
+}
+
+/// A line on a terminal that says how far it is; nothing elsewhere.
+struct Progress {
+    shown: bool,
+    start_bytes: u64,
+    total_bytes: Option<u64>,
+    began: Instant,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    const EVERY: Duration = Duration::from_millis(200);
+
+    fn new(start_bytes: u64, total_bytes: Option<u64>) -> Self {
+        let shown = std::io::stderr().is_terminal();
+        Self { shown, start_bytes, total_bytes, began: Instant::now(), last: None }
+    }
+
+    fn show(&mut self, have_bytes: u64) {
+        let now = Instant::now();
+        if !self.shown || self.last.is_some_and(|last| now - last < Self::EVERY) {
+            return;
+        }
+        self.last = Some(now);
+        let speed = (have_bytes - self.start_bytes) as f64 / (now - self.began).as_secs_f64().max(1e-3);
+        let of =
+            self.total_bytes.map_or_else(String::new, |total| format!(" of {}", super::megabytes(total)));
+        let have = super::megabytes(have_bytes);
+        // Nobody to tell when stderr is gone.
+        let _ = write!(std::io::stderr(), "\r  {have}{of}, {}/s   ", super::megabytes(speed as u64));
+    }
+
+    fn done(&self) {
+        if self.last.is_some() {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
