@@ -15,7 +15,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "engines" / "export"))
 
-from sightline_export import EXPORTER, families, predictor, weights  # noqa: E402
+from sightline_export import EXPORTER, families, predictor, sam2_family, weights  # noqa: E402
 from sightline_export.__main__ import export  # noqa: E402
 
 import scenarios  # noqa: E402
@@ -33,30 +33,28 @@ def logit_difference(a: dict, b: dict) -> float:
     return max(float(np.abs(a[key] - b[key]).max()) for key in a if key.startswith("logits_"))
 
 
-def moved(model, state: dict, prompts: list[dict], masks: dict, made: dict) -> float:
+def moved(driver, images: torch.Tensor, prompts: list[dict], masks: dict, made: dict) -> float:
     """How far the published logits move when the images get `NOISE`: what no tracker can beat."""
-    model.reset_state(state)
-    images, noise = state["images"], torch.Generator().manual_seed(0)
-    state["images"] = images + NOISE * torch.randn(images.shape, generator=noise)
-    state["cached_features"] = {}
+    noise = torch.Generator().manual_seed(0)
+    driver.reset(images + NOISE * torch.randn(images.shape, generator=noise))
     try:
-        return logit_difference(made, predictor.run(model, state, prompts, masks))
+        return logit_difference(made, predictor.run(driver, prompts, masks, scenarios.FRAMES))
     finally:
-        state["images"], state["cached_features"] = images, {}
+        driver.reset(images)
 
 
-def centre(model, state: dict, masks: dict) -> None:
+def centre(family, driver, masks: dict) -> None:
     """Shifts the object score until none of any scenario is a toss-up.
 
     Only the sign of a score feeds back, so moving zero within the gap it lies in changes nothing
     else; if that gap is small, zero moves to the nearest wide one and everything runs again.
     """
-    layer = weights.score_layer(model)
+    layer = family.score_layer(driver.model)
     for _ in range(CENTRE_TRIES):
         scores = []
         for name, prompts in scenarios.prompts(SIZE, SIZE).items():
-            model.reset_state(state)
-            made = predictor.run(model, state, prompts, masks)
+            driver.reset()
+            made = predictor.run(driver, prompts, masks, scenarios.FRAMES)
             scores += [float(v) for k, v in made.items()
                        if k.startswith("score_") and not (name == "mask" and abs(v) == 10)]
         scores = np.unique([-np.inf, *scores, np.inf])
@@ -71,30 +69,31 @@ def centre(model, state: dict, masks: dict) -> None:
 
 
 def draw(seed: int):
-    """The published predictor with the tiny config and the weights of `seed`, and its clip."""
+    """The published predictor with the tiny config and the weights of `seed`, on its clip."""
     family = families.find("sam2.1")
     model = family.build(family.read_config(CONFIG, SIZE))
-    weights.random(model, seed)
-    state = predictor.start(model, scenarios.frames(SIZE, SIZE))
+    weights.random(family, model, seed)
+    driver = predictor.start(family, model, scenarios.frames(SIZE, SIZE))
     masks = {scenarios.MASK: scenarios.mask(SIZE, SIZE)}
-    centre(model, state, masks)
-    return model, state, masks
+    centre(family, driver, masks)
+    return driver, masks
 
 
 def make(folder: Path, seed: int, names: list[str] | None = None, say=print):
     """Writes a golden folder for a seed; returns (predictor, report by scenario)."""
     torch.set_num_threads(1)
-    model, state, masks = draw(seed)
+    driver, masks = draw(seed)
+    model, images = driver.model, predictor.normalise(scenarios.frames(SIZE, SIZE))
     (folder / "logits").mkdir(parents=True, exist_ok=True)
     report = {}
     for name, prompts in scenarios.prompts(SIZE, SIZE).items():
         if names and name not in names:
             continue
-        model.reset_state(state)
-        made = predictor.run(model, state, prompts, masks)
+        driver.reset()
+        made = predictor.run(driver, prompts, masks, scenarios.FRAMES)
         np.savez(folder / "logits" / f"{name}.npz", **made)
         scores = np.array([value for key, value in made.items() if key.startswith("score_")])
-        far = moved(model, state, prompts, masks, made)
+        far = moved(driver, images, prompts, masks, made)
         report[name] = {
             "outputs": len(scores), "absent": int((scores <= 0).sum()),
             "least_abs_score": round(float(np.abs(scores).min()), 5),
@@ -103,17 +102,24 @@ def make(folder: Path, seed: int, names: list[str] | None = None, say=print):
     scenarios.write(folder, SIZE, SIZE)
     torch.save({"model": model.state_dict()}, folder / "checkpoint.pt")
     export("sam2.1", str(CONFIG), str(folder / "checkpoint.pt"), SIZE, MAX_COND, folder / "model",
-           name="sam2-tiny", say=lambda line: say(f"  {line}"))
+           name="sam2-tiny", say=lambda line: say(f"  {line}"), with_parity_set=False)
     record = {"seed": seed, "exporter": EXPORTER, "tolerance": TOLERANCE, "noise": NOISE,
               "versions": {name: metadata.version(name) for name in PACKAGES}, "scenarios": report}
     (folder / "golden.json").write_text(json.dumps(record, indent=1) + "\n")
     return model, report
 
 
+class Loaded(sam2_family.Driver):
+    """The predictor on frames that its own loader has read and resized."""
+
+    def __init__(self, model, folder: Path):
+        self.model, self.state = model, model.init_state(str(folder))
+
+
 def make_jpeg(folder: Path, model, name: str, width: int, height: int) -> None:
     """Frames of another size as JPEG, loaded and resized by the published loader itself."""
     scenarios.write(folder, width, height, suffix=".jpg")
     (folder / "logits").mkdir(exist_ok=True)
-    state = model.init_state(str(folder / "frames"))
-    made = predictor.run(model, state, scenarios.prompts(width, height)[name], {})
+    driver = Loaded(model, folder / "frames")
+    made = predictor.run(driver, scenarios.prompts(width, height)[name], {}, scenarios.FRAMES)
     np.savez(folder / "logits" / f"{name}.npz", **made)

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
-from . import EXPORTER, OPSET, ExportError, checkpoint, families, manifest, onnx_file, verify, weights
+from . import (EXPORTER, OPSET, ExportError, checkpoint, families, manifest, onnx_file, parity_set, precision,
+               verify, weights)
+
+
+SHOWN_FRAMES = 8
 
 
 class Arguments(argparse.ArgumentParser):
@@ -23,10 +26,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line, checked as far as it can be without a model."""
     parser = Arguments(prog="sightline_export", description=__doc__)
     parser.add_argument("--family", required=True, help="|".join(families.FAMILIES))
-    parser.add_argument("--config", required=True, help="tiny|small|base+|large or a yaml file")
-    parser.add_argument("--checkpoint", required=True, help="FILE.pt or random:SEED")
+    parser.add_argument("--config", help="tiny|small|base+|large or a config file (edgetam: none needed)")
+    parser.add_argument("--checkpoint", required=True, help="FILE.pt, FILE.safetensors or random:SEED")
     parser.add_argument("--image-size", required=True, type=int, metavar="N")
     parser.add_argument("--max-cond", type=int, default=1, metavar="1..8")
+    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
+    parser.add_argument("--int8-encoder", type=Path, nargs="+", default=[], metavar="CLIP",
+                        help="quantize the image encoder, calibrated on these videos or folders of pictures")
     parser.add_argument("--name", help="name in model.toml (default: FAMILY-CONFIG)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     args = parser.parse_args(argv)
@@ -37,33 +43,55 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def export(family_name: str, config: str, source: str, image_size: int, max_cond: int, out: Path,
-           name: str | None = None, say=print) -> torch.nn.Module:
+def export(family_name: str, config: str | None, source: str, image_size: int, max_cond: int, out: Path,
+           name: str | None = None, say=print, precision_name: str = "fp32",
+           int8_clips: list[Path] | None = None, with_parity_set: bool = True) -> torch.nn.Module:
     """Writes the folder and returns the published predictor that was exported."""
     family = families.find(family_name)
     settings = family.read_config(family.config_path(config), image_size)
+    images = precision.calibration(int8_clips, image_size) if int8_clips else []
     model = family.build(settings)
     out.mkdir(parents=True, exist_ok=True)
     if source.startswith("random:"):
-        weights.random(model, int(source.split(":")[1]))
-        torch.save({"model": model.state_dict()}, out / "checkpoint.pt")
+        weights.random(family, model, int(source.split(":")[1]))
+        torch.save({"model": family.official(model)}, out / "checkpoint.pt")
     else:
-        checkpoint.apply(model, checkpoint.load(Path(source)), Path(source).name)
-    (out / "config.yaml").write_text("# @package _global_\n" + OmegaConf.to_yaml(settings))
+        state = checkpoint.load(Path(source))
+        family.restore(model, checkpoint.fit(family.official(model), state, Path(source).name, family.name))
+    file_name, text = family.dump_config(settings)
+    (out / file_name).write_text(text)
 
-    tables, differences = {}, {}
+    tables, differences, kinds = {}, {}, {}
     for graph in family.graphs(model, max_cond):
         path = out / f"{graph.name}.onnx"
-        tables[graph.name] = onnx_file.entry(onnx_file.write(graph, path), path)
-        differences[graph.name] = verify.check(graph, path)
+        written = onnx_file.write(graph, path)
+        kinds[graph.name] = "fp32"
+        exact = verify.check(graph, path)
+        if images and graph.name == "image_encoder":
+            kinds[graph.name], written = "int8", precision.to_int8(path, images)
+            # On noise it would be judged outside the range it was calibrated for.
+            graph.samples = [{"image": torch.from_numpy(image)} for image in images[:SHOWN_FRAMES]]
+        elif precision_name == "fp16":
+            kinds[graph.name], written = "fp16", precision.to_half(path)
+        reduced = kinds[graph.name] != "fp32"
+        tables[graph.name] = onnx_file.entry(written, path)
+        differences[graph.name] = verify.check(graph, path, tolerance=None) if reduced else exact
         worst = ", ".join(f"{key} {value:.1e}" for key, value in differences[graph.name].items())
-        say(f"{graph.name:17} {path.stat().st_size / 1e6:8.2f} MB   max abs diff: {worst}")
-    head = {"schema": 1, "name": name or f"{family.name}-{Path(config).stem}", "family": family.name,
+        note = f"   {kinds[graph.name]}, reported only" if reduced else ""
+        say(f"{graph.name:17} {path.stat().st_size / 1e6:8.2f} MB   max abs diff: {worst}{note}")
+    head = {"schema": 1, "name": (name or _name(family, config)).replace("+", "-plus"), "family": family.name,
             "exporter": EXPORTER, "opset": OPSET, "licence": family.licence}
     manifest.write(out / "model.toml", head, family.manifest(model, max_cond), tables)
-    record = {"tolerance": verify.TOLERANCE, "max_abs_diff": differences}
+    if with_parity_set:
+        parity_set.write(out / "parity", family, model)
+    record = {"tolerance": verify.TOLERANCE, "precision": kinds, "calibration_frames": len(images),
+              "max_abs_diff": differences}
     (out / "verify.json").write_text(json.dumps(record, indent=1) + "\n")
     return model
+
+
+def _name(family: families.Family, config: str | None) -> str:
+    return family.name if config is None else f"{family.name}-{Path(config).stem}"
 
 
 def main() -> int:
@@ -72,7 +100,7 @@ def main() -> int:
     try:
         args = parse(sys.argv[1:])
         export(args.family, args.config, args.checkpoint, args.image_size, args.max_cond, args.out,
-               args.name)
+               args.name, precision_name=args.precision, int8_clips=args.int8_encoder)
     except (ExportError, OSError) as error:
         print(f"sightline_export: {error}", file=sys.stderr)
         return 2

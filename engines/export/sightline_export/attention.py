@@ -1,7 +1,8 @@
 """Memory attention as a static graph: masked slots, real-valued RoPE, fused value projection.
 
-The weights are those of the published `sam2.modeling.memory_attention.MemoryAttention`; only the
-arithmetic is arranged differently, and every rearrangement is exact:
+The weights are those of the published memory attention (`sam2`'s `MemoryAttention`, `transformers`'
+`EdgeTamVideoMemoryAttention`); only the arithmetic is arranged differently, and every rearrangement
+is exact:
 
 * complex rotation -> `x * cos + rotate_pairs(x) * sin`, interleaved pairs (x0, x1) -> (-x1, x0);
 * a variable number of memories -> a fixed number of slots and an additive key mask;
@@ -9,24 +10,16 @@ arithmetic is arranged differently, and every rearrangement is exact:
   softmax sum to one and there is one head, so attention runs on raw memory channels.
 """
 
+from typing import Callable, NamedTuple
+
 import torch
 from torch import Tensor, nn
-
-from . import ExportError
 
 # Queries attended at once. Above `CHUNK_ABOVE` the score matrix [F*F, keys] is cut into rows of
 # `CHUNK`: 470 MB at 1024 px otherwise. The numbers do not change.
 CHUNK_ABOVE = 1024
 CHUNK = 256
 MASKED = 1.0e4
-
-
-def rope_tables(attn: nn.Module, side: int) -> tuple[Tensor, Tensor]:
-    """`cos`, `sin` [side*side, head dim] of a published `RoPEAttention`, each value twice."""
-    cis = attn.compute_cis(end_x=side, end_y=side)
-    cos = cis.real.repeat_interleave(2, dim=-1).contiguous()
-    sin = cis.imag.repeat_interleave(2, dim=-1).contiguous()
-    return cos, sin
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -53,71 +46,104 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     return torch.cat([rows(part) for part in torch.split(q, CHUNK, dim=1)], dim=1)
 
 
-class FusedLayer(nn.Module):
-    """One published `MemoryAttentionLayer`, evaluation mode."""
+class Projections(NamedTuple):
+    """The four linear layers of one attention."""
 
-    def __init__(self, layer: nn.Module):
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    out: nn.Linear
+
+
+class Parts(NamedTuple):
+    """What one published layer is made of, whatever its package calls it."""
+
+    norms: tuple[nn.Module, nn.Module, nn.Module]
+    own: Projections
+    cross: Projections
+    mlp: Callable[[Tensor], Tensor]
+    pos_at_own: bool = False
+
+
+class Rope(NamedTuple):
+    """`cos`, `sin` [tokens, C], each value twice; tokens that are not turned have 1 and 0."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class FusedLayer(nn.Module):
+    """One published memory attention layer, evaluation mode."""
+
+    def __init__(self, layer: nn.Module, parts: Parts):
         super().__init__()
-        self.layer = layer
-        for attn in (layer.self_attn, layer.cross_attn_image):
-            if attn.num_heads != 1:
-                raise ExportError(f"memory attention: expected 1 head, got {attn.num_heads}")
-        if not layer.pos_enc_at_cross_attn_keys or layer.pos_enc_at_cross_attn_queries:
-            raise ExportError("memory attention: expected positions on the cross-attention keys only")
-        cross = layer.cross_attn_image
-        wv, bv = cross.v_proj.weight.double(), cross.v_proj.bias.double()
-        wo, bo = cross.out_proj.weight.double(), cross.out_proj.bias.double()
+        self.layer, self.parts = layer, parts
+        value, out = parts.cross.value, parts.cross.out
+        wv, bv, wo, bo = (x.double() for x in (value.weight, value.bias, out.weight, out.bias))
         self.register_buffer("value_weight", (wo @ wv).float())
         self.register_buffer("value_bias", (wo @ bv + bo).float())
 
     def forward(self, x: Tensor, pos: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None,
-                values: Tensor, bias: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+                values: Tensor, bias: Tensor, rope: Rope, mem_rope: Rope) -> Tensor:
         """x, pos [1,N,C]; mem_keys [1,NM,T,c]; ptr_keys [1,K',c]; values [1,K,c]; bias [K]."""
-        layer = self.layer
-        y = layer.norm1(x)
-        qk = y + pos if layer.pos_enc_at_attn else y
-        attn = layer.self_attn
-        q = rotate(attn.q_proj(qk), *rope)
-        k = rotate(attn.k_proj(qk), *rope)
-        x = x + attn.out_proj(attend(q, k, attn.v_proj(y), None))
+        norms, own, cross, mlp, pos_at_own = self.parts
+        y = norms[0](x)
+        qk = y + pos if pos_at_own else y
+        q, k = rotate(own.query(qk), *rope), rotate(own.key(qk), *rope)
+        x = x + own.out(attend(q, k, own.value(y), None))
 
-        y = layer.norm2(x)
-        cross = layer.cross_attn_image
-        q = rotate(cross.q_proj(y), *rope)
-        k = rotate(cross.k_proj(mem_keys), *rope).flatten(1, 2)
+        y = norms[1](x)
+        q = rotate(cross.query(y), *rope)
+        k = rotate(cross.key(mem_keys), *mem_rope).flatten(1, 2)
         if ptr_keys is not None:
-            k = torch.cat((k, cross.k_proj(ptr_keys)), dim=1)
+            k = torch.cat((k, cross.key(ptr_keys)), dim=1)
         y = attend(q, k, values, bias)
         x = x + nn.functional.linear(y, self.value_weight, self.value_bias)
-
-        y = layer.norm3(x)
-        return x + layer.linear2(layer.activation(layer.linear1(y)))
+        return x + mlp(norms[2](x))
 
 
 class FusedMemoryAttention(nn.Module):
-    """The published `MemoryAttention` on a fixed number of keys."""
+    """A published memory attention on a fixed number of keys."""
 
-    def __init__(self, attention: nn.Module, pos: Tensor, side: int):
-        """`pos` [1,N,C]: the sine encoding of the top feature level."""
+    def __init__(self, layers: list[FusedLayer], norm: nn.Module, pos: Tensor, pos_at_input: bool,
+                 rope: Rope, mem_rope: Rope):
+        """`pos` [1,N,C]: the sine encoding of the top feature level; one `Rope` serves all layers."""
         super().__init__()
-        self.pos_enc_at_input = attention.pos_enc_at_input
+        self.layers, self.norm, self.pos_at_input = nn.ModuleList(layers), norm, pos_at_input
         self.register_buffer("pos", pos)
-        # One pair of tables for all layers: kept in each, they would outweigh the weights.
-        tables = [rope_tables(attn, side) for layer in attention.layers
-                  for attn in (layer.self_attn, layer.cross_attn_image)]
-        if not all(torch.equal(one[0], tables[0][0]) for one in tables):
-            raise ExportError("memory attention: expected the same RoPE in every layer")
-        self.register_buffer("cos", tables[0][0])
-        self.register_buffer("sin", tables[0][1])
-        self.layers = nn.ModuleList(FusedLayer(layer) for layer in attention.layers)
-        self.norm = attention.norm
+        for name, tables in (("rope", rope), ("mem_rope", mem_rope)):
+            self.register_buffer(f"{name}_cos", tables.cos)
+            self.register_buffer(f"{name}_sin", tables.sin)
 
     def forward(self, x: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None, values: Tensor,
                 used: Tensor) -> Tensor:
         """x [1,N,C]; used [K] is 1 for a key to read, 0 for an empty one. Returns [1,N,C]."""
         bias = (used - 1.0) * MASKED
-        if self.pos_enc_at_input:
+        rope = Rope(self.rope_cos, self.rope_sin)
+        mem_rope = Rope(self.mem_rope_cos, self.mem_rope_sin)
+        if self.pos_at_input:
             x = x + 0.1 * self.pos
         for layer in self.layers:
-            x = layer(x, self.pos, mem_keys, ptr_keys, values, bias, (self.cos, self.sin))
+            x = layer(x, self.pos, mem_keys, ptr_keys, values, bias, rope, mem_rope)
         return self.norm(x)
+
+
+def read_memory(attention: FusedMemoryAttention, feat: Tensor, mem: Tensor, mem_pos: Tensor,
+                mem_mask: Tensor, obj_ptrs: Tensor, ptr_pos: Tensor | None, ptr_mask: Tensor) -> Tensor:
+    """feat [1,C,F,F] conditioned on mem [1,NM,T,c] (positions mem_pos [1,NM,T,c]) and obj_ptrs [1,NP,C].
+
+    A pointer is C/c tokens; ptr_pos [NP,c] is the position of them all. Returns [1,C,F,F].
+    """
+    tokens, width = mem.shape[2], mem.shape[3]
+    split = obj_ptrs.shape[2] // width
+    pointers = obj_ptrs.reshape(1, -1, width)
+    ptr_keys = pointers
+    if ptr_pos is not None:
+        ptr_keys = pointers + ptr_pos.unsqueeze(1).expand(-1, split, -1).reshape(1, -1, width)
+    used = torch.cat((
+        mem_mask.unsqueeze(1).expand(-1, tokens).reshape(-1),
+        ptr_mask.unsqueeze(1).expand(-1, split).reshape(-1),
+    ))
+    values = torch.cat((mem.flatten(1, 2), pointers), dim=1)
+    x = attention(feat.flatten(2).transpose(1, 2), mem + mem_pos, ptr_keys, values, used)
+    return x.transpose(1, 2).reshape(feat.shape)

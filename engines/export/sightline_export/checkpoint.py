@@ -69,7 +69,8 @@ def fit(own: layouts.State, state: layouts.State, name: str, family: str | None 
     official = layouts.to_official(state) if other else state
     found, size = layouts.identify(official)
     if family is not None and found is not None and found != family:
-        raise ExportError(f"checkpoint {name}: expected {family}, got a {found} checkpoint (--family {found})")
+        raise ExportError(f"checkpoint {name}: expected the tensors of {family}, got those of {found} "
+                          f"(--family {found})")
     wanted = layouts.to_transformers(own) if other else own
     missing = sorted(wanted.keys() - state.keys())
     unexpected = sorted(state.keys() - wanted.keys())

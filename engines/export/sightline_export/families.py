@@ -2,37 +2,73 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
-from . import ExportError, sam2_family
+from . import ExportError, edgetam_family, sam2_family
 from .graph import Graph
+from .layouts import State
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family finds its config, builds its published model and splits it into graphs."""
+    """One family: its names, and the module that knows its published package."""
 
     name: str
     licence: str
-    config_path: Callable[[str], Path]
-    read_config: Callable[[Path, int], Any]
-    build: Callable[[Any], Any]
-    graphs: Callable[[Any, int], list[Graph]]
-    manifest: Callable[[Any, int], dict]
+    configs: tuple[str, ...]
+    module: Any
+    package: dict
+
+    def config_path(self, config: str | None) -> Path:
+        """A size of `configs` or a file; a family of one size needs none."""
+        if config is None and len(self.configs) > 1:
+            raise ExportError(f"config: expected {'|'.join(self.configs)} or a file, got none")
+        return self.module.config_path(config or self.configs[0], **self.package)
+
+    def read_config(self, path: Path, image_size: int):
+        """The config with its image size set, checked."""
+        return self.module.read_config(path, image_size)
+
+    def build(self, config):
+        """The published predictor, evaluation mode, weights not yet set."""
+        return self.module.build(config)
+
+    def graphs(self, model, max_cond: int) -> list[Graph]:
+        """The six graphs of a loaded predictor."""
+        return self.module.graphs(model, max_cond)
+
+    def manifest(self, model, max_cond: int) -> dict:
+        """The sections of `model.toml` that do not depend on the files."""
+        return self.module.manifest(model, max_cond)
+
+    def dump_config(self, config) -> tuple[str, str]:
+        """File name and text of the config as used."""
+        return self.module.dump_config(config)
+
+    def official(self, model) -> State:
+        """The weights in the official layout."""
+        return self.module.official(model)
+
+    def restore(self, model, state: State) -> None:
+        """Loads weights in the official layout."""
+        self.module.restore(model, state)
+
+    def score_layer(self, model):
+        """The last linear layer of the object score."""
+        return self.module.score_layer(model)
+
+    def driver(self, model, images):
+        """The published predictor on normalised images [N,3,S,S]."""
+        return self.module.Driver(model, images)
 
 
-def _sam2(name: str, folder: str, prefix: str) -> Family:
-    return Family(
-        name=name, licence="Apache-2.0",
-        config_path=lambda config: sam2_family.config_path(folder, prefix, config),
-        read_config=sam2_family.read_config, build=sam2_family.build,
-        graphs=sam2_family.graphs, manifest=sam2_family.manifest,
-    )
-
-
+SIZES = ("tiny", "small", "base+", "large")
 FAMILIES = {
-    "sam2.1": _sam2("sam2.1", "sam2.1", "sam2.1_hiera"),
-    "sam2.0": _sam2("sam2.0", "sam2", "sam2_hiera"),
+    "sam2.1": Family("sam2.1", "Apache-2.0", SIZES, sam2_family,
+                     {"folder": "sam2.1", "prefix": "sam2.1_hiera"}),
+    "sam2.0": Family("sam2.0", "Apache-2.0", SIZES, sam2_family,
+                     {"folder": "sam2", "prefix": "sam2_hiera"}),
+    "edgetam": Family("edgetam", "Apache-2.0", ("edgetam",), edgetam_family, {}),
 }
 
 

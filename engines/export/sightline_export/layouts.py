@@ -51,8 +51,6 @@ RULES = [
      "prompt_encoder.shared_embedding.positional_embedding"),
     (f"{_PROMPT}.{{r}}", "prompt_encoder.{r}"),
     # Memory attention.
-    ("memory_attention.layers.{n}.linear1.{r}", "memory_attention.layers.{n}.mlp.up_proj.{r}"),
-    ("memory_attention.layers.{n}.linear2.{r}", "memory_attention.layers.{n}.mlp.down_proj.{r}"),
     ("memory_attention.layers.{n}.norm{n}.{r}", "memory_attention.layers.{n}.layer_norm{n}.{r}"),
     ("memory_attention.layers.{n}.{w}.out_proj.{r}", "memory_attention.layers.{n}.{w}.o_proj.{r}"),
     ("memory_attention.norm.{r}", "memory_attention.layer_norm.{r}"),
@@ -99,6 +97,12 @@ for _own, _other in (("ff", "mlp"), ("self_ff", "self_mlp")):
     RULES += _numbered(f"spatial_perceiver.layers.{{n}}.{_own}", f"spatial_perceiver.layers.{{n}}.{_other}",
                        {0: "layer_norm", 1: "up_proj", 3: "down_proj"})
 
+# `transformers` renamed these in EdgeTAM and not in SAM 2.
+EDGETAM_RULES = [
+    ("memory_attention.layers.{n}.linear1.{r}", "memory_attention.layers.{n}.mlp.up_proj.{r}"),
+    ("memory_attention.layers.{n}.linear2.{r}", "memory_attention.layers.{n}.mlp.down_proj.{r}"),
+]
+
 PARTS = {"n": r"(\d+)", "w": r"([^.]+)", "r": r"(.+)"}
 # One tensor here, several there.
 POINTS = f"{_PROMPT}.point_embeddings"
@@ -111,15 +115,16 @@ KEYS = re.compile(r"spatial_perceiver\.layers\.(\d+)\.(cross_attention|self_atte
 SCALES = re.compile(r"(memory_encoder\.(?:memory_)?fuser\.layers\.\d+)\.(?:gamma|weight|scale)")
 
 
-def _compiled(source: int) -> list[tuple[re.Pattern, str]]:
+def _compiled(table: list[tuple[str, str]], source: int) -> list[tuple[re.Pattern, str]]:
     rules = []
-    for rule in RULES:
+    for rule in table:
         pattern = re.sub(r"\\\{([nwr])\\\}", lambda part: PARTS[part[1]], re.escape(rule[source]))
         rules.append((re.compile(pattern), re.sub(r"\{[nwr]\}", "{}", rule[1 - source])))
     return rules
 
 
-_TO_TRANSFORMERS, _TO_OFFICIAL = _compiled(0), _compiled(1)
+_TO_SAM2, _TO_EDGETAM = _compiled(RULES, 0), _compiled(EDGETAM_RULES + RULES, 0)
+_TO_OFFICIAL = _compiled(EDGETAM_RULES + RULES, 1)
 
 
 def _rename(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
@@ -136,17 +141,29 @@ def is_transformers(state: State) -> bool:
     return any(name.startswith(("vision_encoder.", "mask_decoder.", "prompt_encoder.")) for name in state)
 
 
+def is_edgetam(official: State) -> bool:
+    """Whether there is anything that only EdgeTAM has."""
+    return any(name.startswith(("spatial_perceiver.", "image_encoder.trunk.body.")) for name in official)
+
+
 def plain(state: State) -> State:
-    """`state` with layer scales under the one name its layout has now."""
-    scale = "scale" if is_transformers(state) else "gamma"
-    return {SCALES.sub(rf"\1.{scale}", name) if SCALES.fullmatch(name) else name: tensor
-            for name, tensor in state.items()}
+    """`state` with layer scales under the one name its layout has now, and every copy of the position matrix."""
+    other = is_transformers(state)
+    scale = "scale" if other else "gamma"
+    out = {SCALES.sub(rf"\1.{scale}", name) if SCALES.fullmatch(name) else name: tensor
+           for name, tensor in state.items()}
+    # Versions of `transformers` differ in which of the two they save.
+    copies = [out[name] for name in (SHARED_POSITION, SECOND_POSITION) if name in out]
+    if other and copies:
+        out = {SHARED_POSITION: copies[0], SECOND_POSITION: copies[0], **out}
+    return out
 
 
 def to_transformers(official: State) -> State:
     """The official layout as `transformers` has it."""
     out: State = {}
     points: dict[int, torch.Tensor] = {}
+    rules = _TO_EDGETAM if is_edgetam(official) else _TO_SAM2
     for name, tensor in official.items():
         both = KEYS_VALUES.fullmatch(name)
         if both:
@@ -156,7 +173,7 @@ def to_transformers(official: State) -> State:
         elif name.startswith(f"{POINTS}."):
             points[int(name.split(".")[2])] = tensor
         else:
-            out[_rename(name, _TO_TRANSFORMERS)] = tensor
+            out[_rename(name, rules)] = tensor
     if points:
         out[ALL_POINTS] = torch.cat([points[index] for index in sorted(points)])
     if SHARED_POSITION in out:
@@ -190,7 +207,7 @@ def identify(official: State) -> tuple[str | None, str | None]:
     """Family and size by the tensors that only they have; None where nothing says so."""
     blocks = {int(found[1]) for found in
               (re.match(r"image_encoder\.trunk\.blocks\.(\d+)\.", name) for name in official) if found}
-    if any(name.startswith(("spatial_perceiver.", "image_encoder.trunk.body.")) for name in official):
+    if is_edgetam(official):
         return "edgetam", "edgetam"
     if not blocks:
         return None, None

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import onnx
 import onnxruntime as ort
@@ -18,18 +19,16 @@ DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.INT64: "i64"}
 @contextlib.contextmanager
 def batch_of_one():
     """`repeat_interleave(x, 1, dim=0)` is the identity; traced, it would become a Loop."""
-    original = torch.repeat_interleave
+    original = torch.Tensor.repeat_interleave
 
     def repeat(x, repeats, dim=None, **kwargs):
         if dim == 0 and int(repeats) == 1:
             return x
         return original(x, repeats, dim=dim, **kwargs)
 
-    torch.repeat_interleave = repeat
-    try:
+    with mock.patch.object(torch, "repeat_interleave", repeat), \
+            mock.patch.object(torch.Tensor, "repeat_interleave", repeat):
         yield
-    finally:
-        torch.repeat_interleave = original
 
 
 def fold(path: Path) -> None:
@@ -65,13 +64,18 @@ def write(graph: Graph, path: Path) -> onnx.ModelProto:
         dims.ClearField("dim")
         for size in tensor.shape:
             dims.dim.add().dim_value = size
+    return sign(model, graph.name, path)
+
+
+def sign(model: onnx.ModelProto, name: str, path: Path) -> onnx.ModelProto:
+    """Drops what would make two exports differ, checks, saves."""
     for node in model.graph.node:
         node.ClearField("doc_string")
     for value in [*model.graph.input, *model.graph.output]:
         value.ClearField("doc_string")
     del model.graph.value_info[:]
     model.producer_name, model.producer_version = EXPORTER.split()
-    model.graph.name = graph.name
+    model.graph.name = name
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
     return model

@@ -1,20 +1,24 @@
 """SAM 2.0 and 2.1: building the published predictor, its graphs and its entry in `model.toml`."""
 
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import sam2
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import ExportError
+from . import ExportError, samples
 from . import sam2_graphs as nets
-from .graph import Graph, Tensors
+from .graph import Graph
+from .layouts import State
+from .predictor import MEAN, STD
 
 PACKAGE = Path(sam2.__file__).parent
 STEMS = {"tiny": "t", "small": "s", "base+": "b+", "large": "l"}
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 # What `build_sam2_video_predictor` adds to a config, but for hole filling, which needs CUDA.
 PREDICTOR = {
@@ -30,7 +34,7 @@ PREDICTOR = {
 }
 
 
-def config_path(folder: str, prefix: str, config: str) -> Path:
+def config_path(config: str, folder: str, prefix: str) -> Path:
     """`tiny|small|base+|large` -> the published yaml; anything else is a file."""
     if config in STEMS:
         return PACKAGE / "configs" / folder / f"{prefix}_{STEMS[config]}.yaml"
@@ -52,6 +56,11 @@ def read_config(path: Path, image_size: int):
         raise ExportError(f"config {path.name}: expected a `model` section, got none")
     config.model.image_size = image_size
     return config
+
+
+def dump_config(config) -> tuple[str, str]:
+    """File name and text of the config as used."""
+    return "config.yaml", "# @package _global_\n" + OmegaConf.to_yaml(config)
 
 
 def build(config) -> torch.nn.Module:
@@ -99,109 +108,88 @@ def manifest(model, max_cond: int) -> dict:
     }
 
 
-class Shapes:
-    """The sizes of one model, and random inputs that fit them."""
-
-    def __init__(self, model, max_cond: int, seed: int = 0):
-        self.model, self.max_cond = model, max_cond
-        self.size, self.side = model.image_size, model.sam_image_embedding_size
-        self.recent, self.ptr_recent = model.num_maskmem - 1, model.max_obj_ptrs_in_encoder - 1
-        self.random = torch.Generator().manual_seed(seed)
-
-    def noise(self, *shape: int, scale: float = 1.0) -> torch.Tensor:
-        """Normal noise [*shape]."""
-        return torch.randn(*shape, generator=self.random) * scale
-
-    def levels(self) -> Tensors:
-        """Random feature levels as `image_encoder` gives them."""
-        wide, side = self.model.hidden_dim, self.side
-        return {"feat_s0": self.noise(1, wide // 8, side * 4, side * 4),
-                "feat_s1": self.noise(1, wide // 4, side * 2, side * 2)}
-
-    def pix_feat(self) -> torch.Tensor:
-        """[1,C,F,F]."""
-        return self.noise(1, self.model.hidden_dim, self.side, self.side)
-
-    def memories(self, cond: int, tracked: int) -> Tensors:
-        """Slots with `cond` conditioning and `tracked` tracked frames; the rest zero and unused."""
-        model, tokens = self.model, self.side ** 2
-        slots, ptrs = self.max_cond + self.recent, self.max_cond + self.ptr_recent
-        near = min(tracked, self.recent)
-        out = {
-            "feat_s2": self.pix_feat(),
-            "mem": torch.zeros(1, slots, tokens, model.mem_dim),
-            "tpos_idx": torch.zeros(slots, dtype=torch.int64),
-            "mem_mask": torch.zeros(slots),
-            "obj_ptrs": torch.zeros(1, ptrs, model.hidden_dim),
-            "ptr_tdiff": torch.zeros(ptrs),
-            "ptr_mask": torch.zeros(ptrs),
-        }
-        rows = [self.recent] * cond + list(range(near))
-        out["mem"][0, : len(rows)] = self.noise(len(rows), tokens, model.mem_dim)
-        out["tpos_idx"][: len(rows)] = torch.tensor(rows)
-        out["mem_mask"][: len(rows)] = 1
-        ages = [tracked + 1 + 3 * i for i in range(cond)]
-        ages += list(range(1, min(tracked, self.ptr_recent) + 1))
-        out["obj_ptrs"][0, : len(ages)] = self.noise(len(ages), model.hidden_dim)
-        out["ptr_tdiff"][: len(ages)] = torch.tensor(ages, dtype=torch.float32)
-        out["ptr_mask"][: len(ages)] = 1
-        return out
-
-    def prompt(self, points: int, has_mask: bool, multimask: bool) -> Tensors:
-        """`points` random points and the padding point."""
-        coords = torch.rand(1, points + 1, 2, generator=self.random) * self.size
-        labels = torch.tensor([[2.0, 3.0][:points] if points == 2 else [1.0] * points])
-        coords[:, -1] = 0
-        return {
-            "pix_feat": self.pix_feat(), **self.levels(), "point_coords": coords,
-            "point_labels": torch.cat((labels, -torch.ones(1, 1)), dim=1),
-            "mask_input": self.noise(1, 1, self.side * 4, self.side * 4, scale=8.0),
-            "has_mask_input": torch.tensor([float(has_mask)]),
-            "multimask": torch.tensor([int(multimask)]),
-        }
-
-    def frame(self, binarize: bool, score: float) -> Tensors:
-        """What `memory_encoder` takes."""
-        low = self.noise(1, 1, self.side * 4, self.side * 4, scale=4.0)
-        return {"feat_s2": self.pix_feat(), "low_res_mask": low,
-                "object_score": torch.tensor([[score]]), "binarize": torch.tensor([float(binarize)])}
-
-
-def present(model, reference, draw, tries: int = 40) -> Tensors:
-    """A drawn sample whose object is present, if one comes up: an absent one has no mask to compare."""
-    for _ in range(tries):
-        sample = draw()
-        if reference(model, sample)["object_score"].item() > 0:
-            break
-    return sample
-
-
 def graphs(model, max_cond: int) -> list[Graph]:
     """The six graphs of a loaded predictor."""
     from . import sam2_reference as published
 
-    give = Shapes(model, max_cond)
-    memory = [give.memories(1, 1), give.memories(max_cond, 30), give.memories(1, 4)]
-    prompts = [present(model, published.decoder_prompt, lambda kind=kind: give.prompt(*kind))
-               for kind in ((2, False, False), (1, False, True), (1, True, True), (3, True, False))]
-    frames = [give.frame(False, 3.0), give.frame(True, 3.0), give.frame(False, -3.0)]
-    image = {"image": give.noise(1, 3, model.image_size, model.image_size)}
-    track = present(model, published.decoder_track,
-                    lambda: {"pix_feat": give.pix_feat(), **give.levels()})
-    mask = {"mask": (give.noise(1, 1, model.image_size, model.image_size) > 0).float()}
-    heads = ["low_res_mask", "iou", "obj_ptr", "object_score"]
-    points = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}
+    side = model.sam_image_embedding_size
+    sizes = samples.Sizes(image=model.image_size, side=side, tokens=side ** 2, hidden=model.hidden_dim,
+                          memory=model.mem_dim, recent=model.num_maskmem - 1,
+                          ptr_recent=model.max_obj_ptrs_in_encoder - 1)
+    return samples.graphs(model, sizes, max_cond, nets, published)
 
-    def graph(name, module, inputs, outputs, samples=None, dynamic=None):
-        reference = getattr(published, name)
-        return Graph(name, module, inputs, outputs, lambda given: reference(model, given),
-                     samples or [inputs], dynamic or {})
 
-    return [
-        graph("image_encoder", nets.ImageEncoder(model), image, ["feat_s0", "feat_s1", "feat_s2"]),
-        graph("memory_attention", nets.MemoryAttention(model), memory[1], ["pix_feat"], memory),
-        graph("decoder_prompt", nets.DecoderPrompt(model), prompts[0], heads, prompts, points),
-        graph("decoder_track", nets.DecoderTrack(model), track, heads),
-        graph("memory_encoder", nets.MemoryEncoder(model), frames[0], ["mem"], frames),
-        graph("mask_downsample", nets.MaskDownsample(model), mask, ["mask_prompt"]),
-    ]
+def official(model) -> State:
+    """The weights of a predictor in the official layout."""
+    return dict(model.state_dict())
+
+
+def restore(model, state: State) -> None:
+    """Loads weights in the official layout; every name and shape has been checked."""
+    model.load_state_dict(state)
+
+
+def score_layer(model) -> torch.nn.Linear:
+    """The last linear layer of the object score."""
+    head = model.sam_mask_decoder.pred_obj_score_head
+    return head.layers[-1] if hasattr(head, "layers") else head
+
+
+class Driver:
+    """The published `SAM2VideoPredictor` on frames held in memory, prompts given as you go.
+
+    Only `load_video_frames` is replaced (it wants JPEG files or a video); every state, every step
+    and every number is made by the predictor's own methods.
+    """
+
+    def __init__(self, model, images: torch.Tensor):
+        """`images` [N,3,S,S], normalised."""
+        self.model = model
+        loaded = (images, model.image_size, model.image_size)
+        with mock.patch("sam2.sam2_video_predictor.load_video_frames", return_value=loaded):
+            self.state = model.init_state("frames")
+
+    def reset(self, images: torch.Tensor | None = None) -> None:
+        """Forgets every object; other `images` of the same number may take the place of the old."""
+        self.model.reset_state(self.state)
+        if images is not None:
+            self.state["images"], self.state["cached_features"] = images, {}
+
+    def keep_features(self) -> None:
+        """Lets the features of all frames stay, for clips that are run more than once."""
+        with torch.inference_mode():
+            self.state["cached_features"] = {
+                index: (image[None], self.model.forward_image(image[None]))
+                for index, image in enumerate(self.state["images"])
+            }
+
+    def seed(self, prompt: dict, masks: dict[str, np.ndarray]) -> None:
+        """A prompt on a frame not yet tracked."""
+        at = {"inference_state": self.state, "frame_idx": prompt["frame"], "obj_id": prompt["object"]}
+        if "mask" in prompt:
+            self.model.add_new_mask(**at, mask=masks[prompt["mask"]] > 127)
+        else:
+            self.model.add_new_points_or_box(**at, points=prompt.get("points"),
+                                             labels=prompt.get("labels"), box=prompt.get("box"))
+
+    def correct(self, prompt: dict, masks: dict[str, np.ndarray]) -> None:
+        """A prompt on a tracked frame: the predictor knows by itself."""
+        self.seed(prompt, masks)
+
+    def advance(self, first: int, last: int) -> None:
+        """Tracks frames first..=last of every object."""
+        with mock.patch("sam2.sam2_video_predictor.tqdm", lambda frames, **_: frames):
+            for _ in self.model.propagate_in_video(self.state, start_frame_idx=first,
+                                                   max_frame_num_to_track=last - first):
+                pass
+
+    def collect(self) -> dict[str, np.ndarray]:
+        """The final low-res logits `logits_F_O` [h,w] and scores `score_F_O` [] of all frames."""
+        out = {}
+        for index, outputs in self.state["output_dict_per_obj"].items():
+            name = self.state["obj_idx_to_id"][index]
+            for kind in ("cond_frame_outputs", "non_cond_frame_outputs"):
+                for frame, made in outputs[kind].items():
+                    out[f"logits_{frame}_{name}"] = made["pred_masks"][0, 0].float().numpy().copy()
+                    out[f"score_{frame}_{name}"] = np.float32(made["object_score_logits"].item())
+        return out

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
-from .attention import FusedMemoryAttention
+from . import ExportError
+from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
 
 
 class ImageEncoder(nn.Module):
@@ -35,16 +36,44 @@ class ImageEncoder(nn.Module):
             del trunk._get_pos_embed
 
 
+def rope_tables(attn: nn.Module, side: int) -> Rope:
+    """The tables of a published `RoPEAttention` for side x side tokens."""
+    cis = attn.compute_cis(end_x=side, end_y=side)
+    cos = cis.real.repeat_interleave(2, dim=-1).contiguous()
+    sin = cis.imag.repeat_interleave(2, dim=-1).contiguous()
+    return Rope(cos, sin)
+
+
+def fused(layer: nn.Module) -> FusedLayer:
+    """A published `MemoryAttentionLayer` for static slots."""
+    for attn in (layer.self_attn, layer.cross_attn_image):
+        if attn.num_heads != 1:
+            raise ExportError(f"memory attention: expected 1 head, got {attn.num_heads}")
+    if not layer.pos_enc_at_cross_attn_keys or layer.pos_enc_at_cross_attn_queries:
+        raise ExportError("memory attention: expected positions on the cross-attention keys only")
+    own, cross = (Projections(attn.q_proj, attn.k_proj, attn.v_proj, attn.out_proj)
+                  for attn in (layer.self_attn, layer.cross_attn_image))
+    return FusedLayer(layer, Parts((layer.norm1, layer.norm2, layer.norm3), own, cross,
+                                   lambda y: layer.linear2(layer.activation(layer.linear1(y))),
+                                   layer.pos_enc_at_attn))
+
+
 class MemoryAttention(nn.Module):
     """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [1,C,F,F]."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, published = model, model.memory_attention
         side = model.sam_image_embedding_size
         top = torch.zeros(1, model.hidden_dim, side, side)
         pos = model.image_encoder.neck.position_encoding(top).flatten(2).transpose(1, 2)
-        self.attention = FusedMemoryAttention(model.memory_attention, pos, side)
+        tables = [rope_tables(attn, side) for layer in published.layers
+                  for attn in (layer.self_attn, layer.cross_attn_image)]
+        if not all(torch.equal(one.cos, tables[0].cos) for one in tables):
+            raise ExportError("memory attention: expected the same RoPE in every layer")
+        self.attention = FusedMemoryAttention(
+            [fused(layer) for layer in published.layers], published.norm, pos,
+            published.pos_enc_at_input, tables[0], tables[0])
         mem = torch.zeros(1, model.mem_dim, side, side)
         mem_pos = model.memory_encoder.position_encoding(mem).flatten(2).transpose(1, 2)
         self.register_buffer("mem_pos", mem_pos.detach())
@@ -63,23 +92,9 @@ class MemoryAttention(nn.Module):
     def forward(self, feat_s2: Tensor, mem: Tensor, tpos_idx: Tensor, mem_mask: Tensor,
                 obj_ptrs: Tensor, ptr_tdiff: Tensor, ptr_mask: Tensor) -> Tensor:
         """mem [1,NM,T,c]; tpos_idx, mem_mask [NM]; obj_ptrs [1,NP,C]; ptr_tdiff, ptr_mask [NP]."""
-        model = self.model
-        tokens, width = mem.shape[2], model.mem_dim
-        mem_keys = mem + self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(1).unsqueeze(0)
-        split = model.hidden_dim // width
-        pointers = obj_ptrs.reshape(1, -1, width)
-        ptr_keys = pointers
-        if model.add_tpos_enc_to_obj_ptrs:
-            pos = self._pointer_pos(ptr_tdiff).unsqueeze(1).expand(-1, split, -1)
-            ptr_keys = pointers + pos.reshape(1, -1, width)
-        values = torch.cat((mem.flatten(1, 2), pointers), dim=1)
-        used = torch.cat((
-            mem_mask.unsqueeze(1).expand(-1, tokens).reshape(-1),
-            ptr_mask.unsqueeze(1).expand(-1, split).reshape(-1),
-        ))
-        x = feat_s2.flatten(2).transpose(1, 2)
-        x = self.attention(x, mem_keys, ptr_keys, values, used)
-        return x.transpose(1, 2).reshape(feat_s2.shape)
+        mem_pos = self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(1).unsqueeze(0)
+        ptr_pos = self._pointer_pos(ptr_tdiff) if self.model.add_tpos_enc_to_obj_ptrs else None
+        return read_memory(self.attention, feat_s2, mem, mem_pos, mem_mask, obj_ptrs, ptr_pos, ptr_mask)
 
 
 class Heads(nn.Module):

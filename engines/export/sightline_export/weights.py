@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from . import clip, predictor
+from .layouts import State
 
 # Gains over variance-preserving; the first match wins. Chosen so that each mistake in
 # `tests/parity/ablations.py` shows well above the golden tolerance, and rounding noise does not.
 GAINS = [
     (r"trunk\.patch_embed\.proj\.weight", 3.0),
     (r"trunk\.blocks\.\d+\.(attn\.proj|mlp\.layers\.1)\.weight", 0.7),
+    # Residual branches that nothing normalises; at 1 they grow a millionfold over RepViT's blocks.
+    (r"trunk\.body\..*(token_mixer\.conv1?|channel_mixer\.conv2)\.c\.weight", 0.3),
     (r"cross_attn_image\.[qk]_proj\.weight", 1.0),
     (r"cross_attn_image\.(v|out)_proj\.weight", 1.2),
     (r"obj_ptr_tpos_proj\.weight", 6.0),
@@ -37,6 +40,7 @@ ADDED = [
     (r"\.gamma$", 0.5),
     (r"positional_encoding_gaussian_matrix", 1.0),
     (r"(token|tokens|embed|point_embeddings\.\d)\.weight$", 1.0),
+    (r"spatial_perceiver\.latents(_2d)?$", 1.0),
 ]
 CALIBRATION_FRAMES = 16
 CLOSED_LOOP_SIZE = 128
@@ -54,15 +58,20 @@ def _fan_in(name: str, shape: torch.Size) -> int:
     return int(np.prod(shape[1:]))
 
 
-def draw(model: torch.nn.Module, seed: int) -> None:
-    """Fills every parameter and buffer of `model.state_dict()` in place."""
+def draw(state: State, seed: int, gains: tuple[tuple[str, float], ...] = ()) -> State:
+    """A value for every tensor of `state`, which is in the official layout of any family.
+
+    `gains` go before `GAINS`.
+    """
     random = np.random.RandomState(seed)
-    for name, tensor in sorted(model.state_dict().items()):
+    out = {}
+    for name, tensor in sorted(state.items()):
         noise = random.standard_normal(tuple(tensor.shape))
         added = next((std for pattern, std in ADDED if re.search(pattern, name)), None)
         if name.endswith("running_var"):
             value = np.exp(0.3 * noise)
         elif name.endswith("num_batches_tracked"):
+            out[name] = tensor
             continue
         elif added is not None:
             value = added * noise
@@ -71,39 +80,39 @@ def draw(model: torch.nn.Module, seed: int) -> None:
         elif tensor.dim() <= 1:
             value = 0.2 * noise
         else:
-            gain = next((g for pattern, g in GAINS if re.search(pattern, name)), 1.0)
+            gain = next((g for pattern, g in (*gains, *GAINS) if re.search(pattern, name)), 1.0)
             value = gain * noise / np.sqrt(_fan_in(name, tensor.shape))
-        tensor.copy_(torch.from_numpy(np.asarray(value, dtype=np.float32)))
+        out[name] = torch.from_numpy(np.asarray(value, dtype=np.float32))
+    return out
 
 
-def score_layer(model: torch.nn.Module) -> torch.nn.Linear:
-    """The last linear layer of the object score."""
-    head = model.sam_mask_decoder.pred_obj_score_head
-    return head.layers[-1] if hasattr(head, "layers") else head
-
-
-def _scores(model: torch.nn.Module, state: dict, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the tracked frames of two objects, a box each, then those of their boxes."""
-    model.reset_state(state)
-    boxes = clip.boxes(0, size, size)
-    made = predictor.run(model, state, [
-        {"frame": 0, "object": shape, "box": [float(v) for v in boxes[shape]]} for shape in boxes
-    ], {})
+def _scores(driver, prompts: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the tracked frames, then those of the prompted ones; all prompts are on frame 0."""
+    driver.reset()
+    made = predictor.run(driver, prompts, {}, CALIBRATION_FRAMES)
     scores = {key: value for key, value in made.items() if key.startswith("score_")}
-    prompted = np.array([scores.pop(f"score_0_{shape}") for shape in boxes])
+    prompted = np.array([scores.pop(f"score_0_{prompt['object']}") for prompt in prompts])
     return np.array(list(scores.values())), prompted
 
 
-def calibrate(model: torch.nn.Module) -> None:
+def _drawn(size: int) -> tuple[list[np.ndarray], list[dict]]:
+    """The procedural clip and a box around either of its shapes."""
+    boxes = clip.boxes(0, size, size)
+    return clip.frames(CALIBRATION_FRAMES, size, size), [
+        {"frame": 0, "object": shape, "box": [float(v) for v in boxes[shape]]} for shape in boxes]
+
+
+def calibrate(family, model: torch.nn.Module) -> None:
     """Shifts and scales the object score so that about `ABSENT_SHARE` of a clip has score < 0.
 
     An absent object changes the memory and with it later scores, so small models are bisected in
     closed loop; large ones, slow to run, keep the first estimate.
     """
-    size, layer = model.image_size, score_layer(model)
-    state = predictor.start(model, clip.frames(CALIBRATION_FRAMES, size, size))
+    size, layer = model.image_size, family.score_layer(model)
+    frames, prompts = _drawn(size)
+    driver = predictor.start(family, model, frames)
     layer.bias += PRESENT
-    scores, prompted = (made - PRESENT for made in _scores(model, state, size))
+    scores, prompted = (made - PRESENT for made in _scores(driver, prompts))
     if prompted.mean() < np.median(scores):  # prompts should find their object
         layer.weight *= -1
         layer.bias.copy_(2 * PRESENT - layer.bias)
@@ -120,20 +129,20 @@ def calibrate(model: torch.nn.Module) -> None:
     below, above = -float(scores.max()), -float(scores.min()) + SCORE_SPREAD
     for _ in range(BISECTIONS):
         layer.bias.copy_(bare + shift)
-        if np.mean(_scores(model, state, size)[0] <= 0) > ABSENT_SHARE:
+        if np.mean(_scores(driver, prompts)[0] <= 0) > ABSENT_SHARE:
             below = shift
         else:
             above = shift
         shift = (below + above) / 2
     # Only signs feed back, so zero may move to the middle of the gap it lies in: no score is a toss-up.
     layer.bias.copy_(bare + above)
-    scores = np.concatenate(_scores(model, state, size))
+    scores = np.concatenate(_scores(driver, prompts))
     if (scores > 0).any() and (scores <= 0).any():
         layer.bias -= float(scores[scores > 0].min() + scores[scores <= 0].max()) / 2
 
 
-def random(model: torch.nn.Module, seed: int) -> None:
+def random(family, model: torch.nn.Module, seed: int) -> None:
     """Draws, then calibrates on a procedural clip."""
     with torch.no_grad():
-        draw(model, seed)
-        calibrate(model)
+        family.restore(model, draw(family.official(model), seed))
+        calibrate(family, model)
