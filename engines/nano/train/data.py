@@ -319,7 +319,18 @@ class World:
                 w.v[:2], w.a[:2] = pace, 0
                 w.p[:2] = first.at(meet)[:2] + rng.normal(size=2) * (.05 * W, .04 * H) - pace * meet
                 w.p[2] = first.p[2] + rng.normal() * .15
-            o["follow"] = objs[0]["follow"] if like else not (viewed and i == 0) and rng.random() < .5       # moves with the camera's scene
+            if T > 2 and i == 0 and rng.random() < .3:      # walks out of the picture, and as often as not back in
+                side = np.array([(-1, 0), (1, 0), (0, 1), (0, -1)][rng.choice(4, p=[.38, .38, .16, .08])])
+                w, out = o["walk"], float(t[int(rng.integers(2, T))])
+                far = np.where(side > 0, (W, H) - w.p[:2], w.p[:2]) @ np.abs(side) + np.exp(w.p[2]) * rng.uniform(.35, .8)
+                w.v[:2], w.a[:2] = 0, 0
+                if rng.random() < .5:
+                    w.v[:2] = side * far / out
+                else:
+                    w.a[:2], w.w[:2], w.f[:2] = side * far, np.pi / 2 / out, 0
+                o["follow"] = False
+            else:
+                o["follow"] = objs[0]["follow"] if like else not (viewed and i == 0) and rng.random() < .5       # moves with the camera's scene
             o["phase"] = rng.uniform(0, 6.28)
             o["view0"] = int(rng.integers(64))
             o["elastic"] = rng.normal(size=8) * .05 if rng.random() < .3 else None
@@ -473,9 +484,9 @@ if __name__ == "__main__":      # python -m train.data POOL OUT.png: time it and
     cv2.setNumThreads(1)
     w = World(sys.argv[1])
     rng = np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0)
-    T, H, W = 4, 128, 224
+    T, H, W = 6, 128, 224
     rows, t0 = [], time.time()
-    for _ in range(12):
+    for _ in range(10):
         c = w.clip(rng, T, H, W)
         row = []
         for i in range(T):

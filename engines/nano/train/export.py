@@ -206,7 +206,7 @@ def main():
     ap.add_argument("--size", default="192x320", help="HxW of the model's input")
     ap.add_argument("--recent", type=int, default=2)
     ap.add_argument("--stride", type=int, default=5)
-    ap.add_argument("--min-object-score", type=float, default=0.)
+    ap.add_argument("--min-object-score", type=float, default=3., help="logit; a tracked frame less sure of its object leaves no memory")
     ap.add_argument("--batch", action="store_true", help="several objects at once; gains nothing on a CPU")
     a = ap.parse_args()
     torch.set_num_threads(1)
