@@ -17,7 +17,7 @@ use super::{
     CAT, events,
     hub::{COMMANDS, Command, Hub, Job, Offered},
     notice::{self, Notice, Notify},
-    prompts, session,
+    priority, prompts, session,
     settings::{self, Mode, Settings},
     worker::{self, Track},
 };
@@ -230,7 +230,18 @@ impl BaseTransformImpl for SightlineTrack {
         let parsed = prompts::parse_text(&settings.prompts)
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let begun = Instant::now();
-        let track = self.open(&settings).map_err(|reason| {
+        let live = settings.mode == Mode::Live;
+        let open = || {
+            if live {
+                // The engines' threads inherit it.
+                priority::give_way();
+            }
+            self.open(&settings)
+        };
+        let opened = std::thread::scope(|scope| scope.spawn(open).join());
+        let opened =
+            opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
+        let track = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -246,8 +257,7 @@ impl BaseTransformImpl for SightlineTrack {
                 element.imp().tell(notice);
             }
         });
-        let options =
-            worker::Options { history: settings.history as usize, strict: settings.mode == Mode::EveryFrame };
+        let options = worker::Options { history: settings.history as usize, strict: !live };
         let mut state = self.state();
         for request in events::number(parsed, &mut state.last_id) {
             hub.command(Command::Prompt(request));

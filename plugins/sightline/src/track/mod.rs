@@ -7,6 +7,7 @@ mod imp;
 mod mailbox;
 mod mask_file;
 mod notice;
+mod priority;
 mod prompts;
 mod session;
 mod settings;

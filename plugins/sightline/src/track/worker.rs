@@ -14,6 +14,7 @@ use super::{
     draft::Request,
     hub::{COMMANDS, Command, Hub, Job, Work},
     notice::{Notice, Notify},
+    priority,
 };
 use crate::{meta::Published, record::FrameRecord};
 
@@ -82,6 +83,9 @@ pub(crate) fn spawn(
     options: Options,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-track".into()).spawn(move || {
+        if !options.strict {
+            priority::give_way();
+        }
         let mut worker = Worker {
             hub: Arc::clone(&hub),
             track,
