@@ -79,7 +79,7 @@ def export(family_name: str, config: str | None, source: str, image_size: int, m
         worst = ", ".join(f"{key} {value:.1e}" for key, value in differences[graph.name].items())
         note = f"   {kinds[graph.name]}, reported only" if reduced else ""
         say(f"{graph.name:17} {path.stat().st_size / 1e6:8.2f} MB   max abs diff: {worst}{note}")
-    head = {"schema": 1, "name": (name or _name(family, config)).replace("+", "-plus"), "family": family.name,
+    head = {"schema": 1, "name": name or _name(family, config), "family": family.name,
             "exporter": EXPORTER, "opset": OPSET, "licence": family.licence}
     manifest.write(out / "model.toml", head, family.manifest(model, max_cond), tables)
     if with_parity_set:

@@ -199,9 +199,13 @@ fn size(key: &str, value: u64) -> Result<usize, EngineError> {
 
 /// A model's name is a folder's name and a word on the command line.
 fn name(name: String) -> Result<String, EngineError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(refuse("name", "letters, digits, \".\", \"_\" and \"-\"", format_args!("{name:?}")));
+        return Err(refuse(
+            "name",
+            "letters, digits, \".\", \"_\", \"-\" and \"+\"",
+            format_args!("{name:?}"),
+        ));
     }
     Ok(name)
 }

@@ -181,3 +181,38 @@ fn graphs_outside_the_contract_are_refused_by_port() {
         assert!(error.to_string().contains(part), "{to}: {error}");
     }
 }
+
+/// The sound manifest with the leading size of everything that belongs to an object left open.
+fn batched() -> String {
+    let mut graph = "";
+    let lines = SOUND.lines().map(|line| {
+        if line.starts_with('[') {
+            graph = line;
+        }
+        let batches = ["memory_attention", "decoder_track", "memory_encoder"];
+        let own = batches.iter().any(|name| graph == format!("[graphs.{name}]")) && !line.contains("feat_");
+        if own { line.replace("shape = [1", "shape = [-1") } else { line.to_owned() }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn leading_sizes_are_open_together_and_slots_by_themselves() {
+    let spec = parse(&batched()).expect("batched");
+    assert!(spec.batches_objects() && !spec.has_open_slots());
+    assert!(!parse(SOUND).expect("sound").batches_objects());
+
+    let slots = SOUND.replace("shape = [1, 3, 16, 3]", "shape = [1, -1, 16, 3]");
+    let spec = parse(&slots).expect("open slots");
+    assert!(spec.has_open_slots() && !spec.batches_objects());
+
+    let table = batched();
+    let half = table.replacen(
+        "name = \"iou\", dtype = \"f32\", shape = [-1, 1]",
+        "name = \"iou\", dtype = \"f32\", shape = [1, 1]",
+        1,
+    );
+    assert_ne!(half, table, "there is an iou to close");
+    let error = parse(&half).expect_err("one closed port").to_string();
+    assert!(error.contains("iou") && error.contains("[?,1]"), "{error}");
+}
