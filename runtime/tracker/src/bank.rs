@@ -196,6 +196,24 @@ impl Bank {
         self.conds.binary_search(&tick).is_ok()
     }
 
+    /// The newest conditioning frame.
+    pub(crate) fn newest_cond(&self) -> Option<u64> {
+        self.conds.last().copied()
+    }
+
+    /// Forgets all but the conditioning frames, as many as there are pins; gives the newest.
+    pub(crate) fn keep_conds(&mut self) -> Option<u64> {
+        for cond in self.conds.clone() {
+            let slot = self.ring_slot(cond);
+            if let Some(stored) = self.ring_tags[slot].filter(|stored| stored.tick == cond) {
+                self.pin(stored, slot);
+            }
+        }
+        self.ring_tags.fill(None);
+        self.pointer_ticks.fill(None);
+        self.newest_cond()
+    }
+
     /// Stores what frame `tick` left behind, in place of what it left before. `memory` is `None` where the model's
     /// gate kept it out.
     pub(crate) fn put(&mut self, tick: u64, cond: bool, memory: Option<(&[f32], u64)>, pointer: &[f32]) {

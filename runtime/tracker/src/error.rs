@@ -20,7 +20,7 @@ pub enum Kind {
 }
 
 /// A tracker's failure. Whatever it is, the tracker's objects are as they were before the call.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct TrackerError {
     kind: Kind,

@@ -1,16 +1,28 @@
 //! The last frames' features, kept for late prompts and corrections.
+//!
+//! The newest `history` frames are all kept. Older ones are kept as long as there is room, and thinned with age:
+//! what gives way is the frame whose neighbours in time are closest together for its age, so that a fixed number of
+//! slots reaches far back. Frames that a question is about are pinned; once there is one, what lies before the
+//! oldest of them gives way first.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use sightline_core::{FrameStamp, NormBox, Shape};
 
 use crate::{At, TrackerError, error::Kind};
 
+/// Frames older than this many times the capacity give way first.
+const REACH: u64 = 4;
+
 /// Where a prompt's frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Among the kept ones: its tick.
-    Kept(u64),
+    /// Among the kept ones.
+    Kept {
+        tick: u64,
+        /// Frames at or after what is asked for, and before this one, have been let go.
+        degraded: bool,
+    },
     /// Still to come.
     Future,
 }
@@ -20,41 +32,45 @@ struct Kept {
     tick: u64,
     stamp: FrameStamp,
     view: NormBox,
-}
-
-/// A ring of feature sets, one slot more than `history` for the frame under way.
-pub(crate) struct Frames {
-    features: Vec<Vec<Vec<f32>>>,
-    kept: Vec<Option<Kept>>,
-    history: usize,
-    /// The tick the next frame gets. Ticks count frames tracked.
-    next: u64,
-    /// First tick since the last reset.
-    first: u64,
-    newest: Option<FrameStamp>,
-    /// What the frame under way shows of the picture.
-    view: NormBox,
-    /// The newest frame let go.
+    slot: usize,
+    /// Questions about it that are open.
+    pins: u32,
+    /// The newest frame let go between the one kept before and this one.
     gone: Option<FrameStamp>,
 }
 
-impl Frames {
-    pub(crate) fn new(history: usize, levels: &[(String, Shape)]) -> Self {
-        let set = || levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
-        Self {
-            features: (0..=history).map(|_| set()).collect(),
-            kept: vec![None; history + 1],
-            history,
-            next: 0,
-            first: 0,
-            newest: None,
-            view: NormBox::WHOLE,
-            gone: None,
-        }
-    }
+/// A ring of feature sets with room for `capacity` frames and the one under way.
+pub(crate) struct Frames {
+    features: Vec<Vec<Vec<f32>>>,
+    /// Ascending by tick.
+    kept: VecDeque<Kept>,
+    /// Slots that hold nothing, the one under way included (the last).
+    free: Vec<usize>,
+    /// Newest frames that are never thinned.
+    history: usize,
+    capacity: usize,
+    /// The tick the next frame gets. Ticks count frames tracked.
+    next: u64,
+    /// What the frame under way shows of the picture.
+    view: NormBox,
+}
 
-    fn slot(&self, tick: u64) -> usize {
-        (tick % self.features.len() as u64) as usize
+impl Frames {
+    /// Room for `history` frames, and for as many more as `memory_bytes` hold.
+    pub(crate) fn new(history: usize, memory_bytes: usize, levels: &[(String, Shape)]) -> Self {
+        let set = || levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
+        let set_bytes: usize = levels.iter().map(|(_, shape)| 4 * shape.elements()).sum();
+        let capacity = history.max(memory_bytes / set_bytes.max(1));
+        Self {
+            // Zeroed memory is only taken from the system when it is written to.
+            features: (0..=capacity).map(|_| set()).collect(),
+            kept: VecDeque::with_capacity(capacity + 1),
+            free: (0..=capacity).rev().collect(),
+            history,
+            capacity,
+            next: 0,
+            view: NormBox::WHOLE,
+        }
     }
 
     /// The tick of the frame under way or to come.
@@ -64,82 +80,153 @@ impl Frames {
 
     /// The newest frame.
     pub(crate) fn newest(&self) -> Option<FrameStamp> {
-        self.newest
+        self.kept.back().map(|kept| kept.stamp)
     }
 
     /// The newest frame's tick.
     pub(crate) fn newest_tick(&self) -> Option<u64> {
-        (self.next > self.first).then(|| self.next - 1)
+        self.kept.back().map(|kept| kept.tick)
     }
 
-    /// The oldest tick whose features are kept.
-    pub(crate) fn oldest_tick(&self) -> u64 {
-        self.next.saturating_sub(self.history as u64).max(self.first)
+    /// The oldest of the newest `history` ticks.
+    pub(crate) fn history_tick(&self) -> u64 {
+        self.next.saturating_sub(self.history as u64)
+    }
+
+    /// Kept frames after `tick`.
+    pub(crate) fn after(&self, tick: u64) -> usize {
+        self.kept.len() - self.kept.partition_point(|kept| kept.tick <= tick)
+    }
+
+    /// The frame that lies `stride` kept frames after `tick`, or the newest if there are fewer; `None` if there is
+    /// none.
+    pub(crate) fn later(&self, tick: u64, stride: usize) -> Option<u64> {
+        let first = self.kept.partition_point(|kept| kept.tick <= tick);
+        let last = self.kept.len().checked_sub(1).filter(|last| *last >= first)?;
+        Some(self.kept[(first + stride.max(1) - 1).min(last)].tick)
+    }
+
+    fn at(&self, tick: u64) -> Option<&Kept> {
+        self.kept.binary_search_by_key(&tick, |kept| kept.tick).ok().map(|at| &self.kept[at])
     }
 
     /// The features of a kept frame or of the one under way.
     pub(crate) fn features(&self, tick: u64) -> &[Vec<f32>] {
-        &self.features[self.slot(tick)]
+        let under_way = self.free.last().copied().unwrap_or(0);
+        &self.features[self.at(tick).map_or(under_way, |kept| kept.slot)]
     }
 
-    /// What a frame shows of the picture: one kept, the one let go last, or the one under way.
+    /// What a frame shows of the picture: one kept, or the one under way.
     pub(crate) fn view(&self, tick: u64) -> NormBox {
-        self.kept[self.slot(tick)].filter(|kept| kept.tick == tick).map_or(self.view, |kept| kept.view)
+        self.at(tick).map_or(self.view, |kept| kept.view)
     }
 
     /// Where the features of the frame under way go, which shows `view` of the picture. No kept frame's are there.
     pub(crate) fn under_way(&mut self, view: NormBox) -> &mut [Vec<f32>] {
         self.view = view;
-        let slot = self.slot(self.next);
+        let slot = self.free.last().copied().unwrap_or(0);
         &mut self.features[slot]
     }
 
     /// The frame under way becomes the newest.
     pub(crate) fn commit(&mut self, stamp: FrameStamp) {
-        let (slot, tick) = (self.slot(self.next), self.next);
-        self.kept[slot] = Some(Kept { tick, stamp, view: self.view });
-        self.newest = Some(stamp);
+        let slot = self.free.pop().unwrap_or(0);
+        self.kept.push_back(Kept { tick: self.next, stamp, view: self.view, slot, pins: 0, gone: None });
         self.next += 1;
-        if let Some(old) = self.next.checked_sub(self.history as u64 + 1).filter(|old| *old >= self.first) {
-            self.gone = self.kept[self.slot(old)].map(|kept| kept.stamp).or(self.gone);
+        if self.kept.len() > self.capacity {
+            self.thin();
+        }
+    }
+
+    /// Lets one frame go.
+    fn thin(&mut self) {
+        let old = self.kept.len().saturating_sub(self.history).max(1);
+        let pinned = self.kept.iter().position(|kept| kept.pins > 0);
+        let reach = REACH * self.capacity as u64;
+        let at = match pinned {
+            Some(first) if first > 0 => 0,
+            None if self.next - self.kept[0].tick > reach => 0,
+            // If all are pinned, the oldest all the same.
+            _ => (0..old)
+                .filter(|at| self.kept[*at].pins == 0)
+                .min_by(|a, b| self.crowding(*a).total_cmp(&self.crowding(*b)))
+                .unwrap_or(0),
+        };
+        let Some(leaving) = self.kept.remove(at) else { return };
+        self.free.push(leaving.slot);
+        if let Some(next) = self.kept.get_mut(at) {
+            next.gone = Some(leaving.stamp);
+        }
+    }
+
+    /// The gap that letting the frame go would leave, for its age: the smaller, the less it is missed.
+    fn crowding(&self, at: usize) -> f64 {
+        let tick = |at: usize| self.kept.get(at).map(|kept| kept.tick as f64);
+        let neighbours = at.checked_sub(1).and_then(tick).zip(tick(at + 1));
+        let gap = neighbours.map_or(f64::MAX, |(before, after)| after - before);
+        gap / (self.next - self.kept[at].tick) as f64
+    }
+
+    /// Keeps the newest frame until it is released, if there is room for pins: at most half of what is kept.
+    pub(crate) fn pin_newest(&mut self) -> Option<FrameStamp> {
+        let pinned = self.kept.iter().filter(|kept| kept.pins > 0).count();
+        let room = pinned < self.capacity / 2;
+        let newest = self.kept.back_mut()?;
+        newest.pins += u32::from(room);
+        room.then_some(newest.stamp)
+    }
+
+    /// Keeps a frame until it is released.
+    pub(crate) fn pin(&mut self, tick: u64) {
+        if let Ok(at) = self.kept.binary_search_by_key(&tick, |kept| kept.tick) {
+            self.kept[at].pins += 1;
+        }
+    }
+
+    /// Takes a pin off.
+    pub(crate) fn release(&mut self, tick: u64) {
+        if let Ok(at) = self.kept.binary_search_by_key(&tick, |kept| kept.tick) {
+            self.kept[at].pins = self.kept[at].pins.saturating_sub(1);
+        }
+    }
+
+    /// Takes a pin off the frame of this index.
+    pub(crate) fn release_index(&mut self, index: u64) {
+        if let Some(kept) = self.kept.iter().find(|kept| kept.stamp.index == index) {
+            self.release(kept.tick);
         }
     }
 
     /// Forgets every frame; ticks go on, so nothing older can be mistaken for what comes.
     pub(crate) fn reset(&mut self) {
-        self.kept.fill(None);
-        self.first = self.next;
-        (self.newest, self.gone) = (None, None);
+        self.free.extend(self.kept.drain(..).map(|kept| kept.slot));
     }
 
     pub(crate) fn stamp(&self, tick: u64) -> Option<FrameStamp> {
-        self.kept[self.slot(tick)].filter(|kept| kept.tick == tick).map(|kept| kept.stamp)
-    }
-
-    /// Kept frames, oldest first.
-    fn stamps(&self) -> impl Iterator<Item = (u64, FrameStamp)> + '_ {
-        (self.oldest_tick()..self.next).filter_map(|tick| Some((tick, self.stamp(tick)?)))
+        self.at(tick).map(|kept| kept.stamp)
     }
 
     /// Finds the first frame at or after what is asked for.
-    pub(crate) fn find(&self, at: At) -> Result<Found, TrackerError> {
+    pub(crate) fn find(&self, at: At) -> Found {
         if at == At::Next {
-            return Ok(Found::Future);
+            return Found::Future;
         }
-        if self.gone.is_some_and(|gone| reaches(gone, at)) {
-            return Err(self.gone_error(at));
+        match self.kept.iter().find(|kept| reaches(kept.stamp, at)) {
+            Some(kept) => {
+                Found::Kept { tick: kept.tick, degraded: kept.gone.is_some_and(|gone| reaches(gone, at)) }
+            }
+            None => Found::Future,
         }
-        let found = self.stamps().find(|(_, stamp)| reaches(*stamp, at));
-        Ok(found.map_or(Found::Future, |(tick, _)| Found::Kept(tick)))
     }
 
-    fn gone_error(&self, at: At) -> TrackerError {
+    /// That the frame asked for is not among the kept.
+    pub(crate) fn gone_error(&self, at: At) -> TrackerError {
         let name = |stamp: FrameStamp| match at {
             At::RunningTime(_) => stamp.running_time.map_or("unknown".into(), |time| format!("{time:?}")),
             _ => stamp.index.to_string(),
         };
-        let oldest = self.stamps().next().map_or("none".into(), |(_, stamp)| name(stamp));
-        let newest = self.newest.map_or("none".into(), name);
+        let oldest = self.kept.front().map_or("none".into(), |kept| name(kept.stamp));
+        let newest = self.newest().map_or("none".into(), name);
         let (what, got) = match at {
             At::RunningTime(time) => ("running time", format!("{time:?}")),
             At::Frame(index) => ("frame", index.to_string()),
@@ -171,38 +258,92 @@ mod tests {
 
     #[test]
     fn a_prompt_finds_the_first_frame_at_or_after_it() {
-        let mut frames = Frames::new(3, &[]);
-        assert_eq!(frames.find(At::Frame(0)).unwrap(), Found::Future, "nothing yet");
+        let mut frames = Frames::new(3, 0, &[]);
+        assert_eq!(frames.find(At::Frame(0)), Found::Future, "nothing yet");
         // Frames 3, 5, 6, 9 and 10 were tracked, the others dropped; 6, 9 and 10 are kept as ticks 2, 3, 4.
         for index in [3, 5, 6, 9, 10] {
             frames.commit(stamp(index));
         }
         let ms = |ms| At::RunningTime(Duration::from_millis(ms));
+        let kept = |tick, degraded| Found::Kept { tick, degraded };
         for (at, wanted) in [
-            (At::Next, Some(Found::Future)),
-            (At::Frame(3), None),
-            (At::Frame(5), None),
-            (At::Frame(6), Some(Found::Kept(2))),
-            (At::Frame(7), Some(Found::Kept(3))),
-            (At::Frame(10), Some(Found::Kept(4))),
-            (At::Frame(11), Some(Found::Future)),
-            (ms(50), None),
-            (ms(51), Some(Found::Kept(2))),
-            (ms(100), Some(Found::Kept(4))),
-            (ms(101), Some(Found::Future)),
+            (At::Next, Found::Future),
+            (At::Frame(3), kept(2, true)),
+            (At::Frame(5), kept(2, true)),
+            (At::Frame(6), kept(2, false)),
+            (At::Frame(7), kept(3, false)),
+            (At::Frame(10), kept(4, false)),
+            (At::Frame(11), Found::Future),
+            (ms(50), kept(2, true)),
+            (ms(51), kept(2, false)),
+            (ms(100), kept(4, false)),
+            (ms(101), Found::Future),
         ] {
-            match (frames.find(at), wanted) {
-                (Ok(found), Some(wanted)) => assert_eq!(found, wanted, "{at:?}"),
-                (Err(error), None) => {
-                    assert_eq!(error.kind(), Kind::Gone, "{at:?}");
-                    assert!(error.is_transient());
-                }
-                (got, _) => panic!("{at:?}: {got:?}"),
-            }
+            assert_eq!(frames.find(at), wanted, "{at:?}");
         }
-        let error = frames.find(At::Frame(5)).unwrap_err().to_string();
-        assert_eq!(error, "prompt for frame: expected one of the kept, 6 to 10, or later, got 5");
+        let error = frames.gone_error(At::Frame(5));
+        assert!(error.kind() == Kind::Gone && error.is_transient());
+        assert_eq!(error.to_string(), "prompt for frame: expected one of the kept, 6 to 10, or later, got 5");
         frames.reset();
-        assert_eq!(frames.find(At::Frame(5)).unwrap(), Found::Future, "nothing is kept after a reset");
+        assert_eq!(frames.find(At::Frame(5)), Found::Future, "nothing is kept after a reset");
+    }
+
+    fn kept(frames: &Frames) -> Vec<u64> {
+        frames.kept.iter().map(|kept| kept.tick).collect()
+    }
+
+    fn one_level() -> Vec<(String, Shape)> {
+        vec![("feat".into(), Shape::new(&[1, 4]).unwrap())]
+    }
+
+    #[test]
+    fn older_frames_are_thinned_with_age() {
+        let mut frames = Frames::new(4, 16 * 16, &one_level());
+        (0..1000).for_each(|index| frames.commit(stamp(index)));
+        let ticks = kept(&frames);
+        assert_eq!(ticks.len(), 16, "{ticks:?}");
+        assert_eq!(ticks[12..], [996, 997, 998, 999], "{ticks:?}");
+        assert!((936..=960).contains(&ticks[0]), "reaches back 40 to 64 frames: {ticks:?}");
+        let gaps: Vec<u64> = ticks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.windows(2).all(|pair| pair[1] <= pair[0] + 2), "denser towards now: {gaps:?}");
+        // Every slot is used once.
+        let mut slots: Vec<usize> =
+            frames.kept.iter().map(|kept| kept.slot).chain(frames.free.clone()).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, (0..17).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_asked_about_stays_and_what_lies_before_it_goes_first() {
+        let mut frames = Frames::new(2, 8 * 16, &one_level());
+        (0..20).for_each(|index| frames.commit(stamp(index)));
+        assert_eq!(frames.pin_newest().map(|stamp| stamp.index), Some(19));
+        (20..27).for_each(|index| frames.commit(stamp(index)));
+        assert_eq!(kept(&frames), (19..27).collect::<Vec<_>>(), "all since then, while there is room");
+        (27..400).for_each(|index| frames.commit(stamp(index)));
+        assert_eq!(kept(&frames)[0], 19);
+        assert_eq!(frames.find(At::Frame(19)), Found::Kept { tick: 19, degraded: false });
+        let second = kept(&frames)[1];
+        assert_eq!(frames.find(At::Frame(20)), Found::Kept { tick: second, degraded: true });
+        frames.release(19);
+        (400..500).for_each(|index| frames.commit(stamp(index)));
+        assert!(kept(&frames)[0] > 400, "{:?}", kept(&frames));
+        // Pins may take half of the room.
+        let pinned: usize = (500..600)
+            .map(|index| {
+                frames.commit(stamp(index));
+                usize::from(frames.pin_newest().is_some())
+            })
+            .sum();
+        assert_eq!(pinned, 4);
+        assert_eq!(kept(&frames)[..4], [500, 501, 502, 503]);
+    }
+
+    #[test]
+    fn strides_end_on_the_newest() {
+        let mut frames = Frames::new(8, 0, &one_level());
+        (0..6).for_each(|index| frames.commit(stamp(index)));
+        assert_eq!((frames.later(1, 1), frames.later(1, 3), frames.later(1, 9)), (Some(2), Some(4), Some(5)));
+        assert_eq!((frames.later(5, 1), frames.after(1), frames.after(5)), (None, 4, 0));
     }
 }

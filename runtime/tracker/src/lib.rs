@@ -2,11 +2,13 @@
 //!
 //! [`Tracker`] drives a model's graphs as `engines/GRAPHS.md` lays down and the published predictor does, one
 //! object at a time; [`Session`] puts preprocessing before it and mask upscaling behind it. Neither starts a
-//! thread, opens a file or knows a backend. See this room's README for how a late prompt is replayed.
+//! thread, opens a file or knows a backend. See this room's README for how a late prompt catches up.
 #![forbid(unsafe_code)]
 
 mod bank;
 mod binder;
+mod catchup;
+mod clean;
 mod error;
 mod frames;
 mod graphs;
@@ -21,6 +23,8 @@ use std::time::Duration;
 
 use sightline_core::{FrameStamp, ObjectId, TrackState};
 
+pub use catchup::{Caught, GivenUp, Pace, Progress};
+pub use clean::CleanUp;
 pub use error::{Kind, TrackerError};
 pub use session::Session;
 pub use tracker::Tracker;
@@ -30,13 +34,15 @@ pub use tracker::Tracker;
 pub struct Options {
     /// Frames whose features are kept for late prompts and corrections, the newest included; at least 1.
     pub history: usize,
+    /// Bytes of features kept beyond those, thinned with age, for late prompts about new objects; 0 for none.
+    pub memory_bytes: usize,
     /// Objects tracked at once; at least 1.
     pub max_objects: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: 8, max_objects: 16 }
+        Self { history: 8, memory_bytes: 0, max_objects: 16 }
     }
 }
 
@@ -58,6 +64,13 @@ pub enum Applied {
     Now(FrameStamp),
     /// It waits for its frame.
     Pending,
+    /// The object is to be prompted on this frame and to catch up from there, by [`Tracker::catch_up`].
+    CatchingUp {
+        /// The frame.
+        from: FrameStamp,
+        /// The frame asked for is gone, or did not show the place: this is the next one that is kept.
+        degraded: bool,
+    },
 }
 
 /// An object on the newest frame.

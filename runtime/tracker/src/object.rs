@@ -1,6 +1,6 @@
 //! One object: what the last frames said of it, its memories, and the prompts that may have to be given again.
 
-use sightline_core::{ObjectId, TrackState};
+use sightline_core::{NormBox, ObjectId, TrackState};
 use sightline_engine_api::ModelSpec;
 
 use crate::{
@@ -14,9 +14,12 @@ pub(crate) const MAX_CORRECTIONS: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
+    /// By the object's clock.
     tick: u64,
     score: f32,
     iou: f32,
+    /// What the logits cover of the picture.
+    view: NormBox,
 }
 
 /// What a frame said of an object.
@@ -29,10 +32,18 @@ pub(crate) struct Decoded<'a> {
 }
 
 /// One object's state. All of it is allocated here and none of it grows.
+///
+/// It keeps time by its own clock, which counts the frames *it* was tracked on: an object that caught up by leaving
+/// frames out lags behind the tracker's ticks by their number, and its memory has no holes. Every call takes the
+/// tracker's ticks.
 pub(crate) struct Object {
     pub(crate) id: ObjectId,
-    pub(crate) bank: Bank,
     pub(crate) window: Window,
+    bank: Bank,
+    /// Ticks its clock lags behind the tracker's.
+    lag: u64,
+    /// The first tick the lag holds for: of frames before it, the object knows nothing.
+    since: u64,
     /// Only ever clicked on: nobody said how far it reaches, and the model may have taken a part for the whole.
     pub(crate) clicked: bool,
     masks: Vec<f32>,
@@ -49,8 +60,10 @@ impl Object {
         let masks = history + 2;
         Self {
             id,
-            bank: Bank::new(sizes),
             window: Window::new(sizes),
+            bank: Bank::new(sizes),
+            lag: 0,
+            since: 0,
             clicked: true,
             masks: vec![0.0; masks * mask_elements],
             mask_elements,
@@ -62,6 +75,7 @@ impl Object {
     /// Becomes a new object; keeps the buffers.
     pub(crate) fn reset(&mut self, id: ObjectId) {
         (self.id, self.clicked) = (id, true);
+        (self.lag, self.since) = (0, 0);
         self.bank.reset();
         self.seen.fill(None);
         self.corrections.clear();
@@ -70,6 +84,7 @@ impl Object {
     /// Becomes a copy of `other`. The window is left alone: it knows what it holds.
     pub(crate) fn copy_from(&mut self, other: &Self) {
         (self.id, self.clicked) = (other.id, other.clicked);
+        (self.lag, self.since) = (other.lag, other.since);
         self.bank.copy_from(&other.bank);
         self.masks.copy_from_slice(&other.masks);
         self.seen.copy_from_slice(&other.seen);
@@ -84,45 +99,110 @@ impl Object {
             + size_of::<Option<Seen>>() * self.seen.capacity()
     }
 
-    fn slot(&self, tick: u64) -> usize {
-        (tick % self.seen.len() as u64) as usize
+    /// Forgets all but the conditioning frames, which must lie before `tick`, to be prompted on that frame next.
+    pub(crate) fn start_again(&mut self, tick: u64) {
+        let last = self.bank.keep_conds();
+        let local = last.map_or(0, |last| last + 1).max(tick.saturating_sub(self.lag));
+        (self.lag, self.since) = (tick - local, tick);
+        self.seen.fill(None);
+        self.corrections.clear();
     }
 
-    fn seen(&self, tick: u64) -> Option<Seen> {
-        self.seen[self.slot(tick)].filter(|seen| seen.tick == tick)
+    /// Goes from frame `from` to frame `to` as if none lay between them.
+    pub(crate) fn leave_out(&mut self, from: u64, to: u64) {
+        if to > from + 1 {
+            (self.lag, self.since) = (self.lag + to - from - 1, to);
+        }
+    }
+
+    /// Whether the object can be prompted on this frame with everything it remembered then.
+    pub(crate) fn remembers(&self, tick: u64) -> bool {
+        tick >= self.since
+    }
+
+    /// Whether it was prompted for the first time on a frame after this one.
+    pub(crate) fn has_cond_after(&self, tick: u64) -> bool {
+        !self.remembers(tick) || self.bank.newest_cond().is_some_and(|cond| cond > tick - self.lag)
+    }
+
+    fn local(&self, tick: u64) -> u64 {
+        tick - self.lag
+    }
+
+    fn slot(&self, local: u64) -> usize {
+        (local % self.seen.len() as u64) as usize
+    }
+
+    fn seen(&self, local: u64) -> Option<Seen> {
+        self.seen[self.slot(local)].filter(|seen| seen.tick == local)
     }
 
     /// Whether the object was tracked or prompted on this frame.
     pub(crate) fn knows(&self, tick: u64) -> bool {
-        self.seen(tick).is_some()
+        self.remembers(tick) && self.seen(self.local(tick)).is_some()
+    }
+
+    /// Whether this is a conditioning frame.
+    pub(crate) fn is_cond(&self, tick: u64) -> bool {
+        self.remembers(tick) && self.bank.is_cond(self.local(tick))
+    }
+
+    /// Lays out what it attends to on a frame.
+    pub(crate) fn gather(&mut self, tick: u64) {
+        let local = self.local(tick);
+        self.window.gather(&self.bank, local);
+    }
+
+    fn logits(&self, local: u64) -> Option<(&[f32], NormBox)> {
+        let seen = self.seen(local)?;
+        Some((&self.masks[self.slot(local) * self.mask_elements..][..self.mask_elements], seen.view))
     }
 
     /// The mask logits on a frame.
     pub(crate) fn mask(&self, tick: u64) -> Option<&[f32]> {
-        self.seen(tick).map(|_| &self.masks[self.slot(tick) * self.mask_elements..][..self.mask_elements])
+        self.logits(self.local(tick)).map(|(logits, _)| logits)
     }
 
-    /// Stores what a frame said, in place of what it said before.
-    pub(crate) fn put(&mut self, tick: u64, cond: bool, decoded: Decoded<'_>, memory: Option<(&[f32], u64)>) {
+    /// The logits on the frame it was tracked on before this one, and what they cover of the picture.
+    pub(crate) fn previous(&self, tick: u64) -> Option<(&[f32], NormBox)> {
+        self.logits(self.local(tick).checked_sub(1)?)
+    }
+
+    /// Stores what a frame said, which showed `view` of the picture, in place of what it said before.
+    pub(crate) fn put(
+        &mut self,
+        tick: u64,
+        view: NormBox,
+        cond: bool,
+        decoded: Decoded<'_>,
+        memory: Option<(&[f32], u64)>,
+    ) {
+        let tick = self.local(tick);
         let slot = self.slot(tick);
         self.masks[slot * self.mask_elements..][..self.mask_elements].copy_from_slice(decoded.low_res);
-        self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou });
+        self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou, view });
         self.bank.put(tick, cond, memory, decoded.pointer);
     }
 
     /// Undoes what a frame that failed under way has left.
     pub(crate) fn forget(&mut self, tick: u64) {
-        let slot = self.slot(tick);
+        let local = self.local(tick);
+        let slot = self.slot(local);
         if self.knows(tick) {
             self.seen[slot] = None;
         }
-        self.bank.forget(tick);
-        self.corrections.retain(|(at, _)| *at != tick);
+        self.bank.forget(local);
+        self.corrections.retain(|(at, _)| *at != local);
     }
 
     /// Remembers a correction for as long as its frame is kept, to give it again when an earlier frame is prompted.
     pub(crate) fn log(&mut self, tick: u64, ask: Ask) {
-        self.corrections.push((tick, ask));
+        self.corrections.push((self.local(tick), ask));
+    }
+
+    /// Forgets the corrections.
+    pub(crate) fn drop_corrections(&mut self) {
+        self.corrections.clear();
     }
 
     /// Whether the log is full.
@@ -132,13 +212,15 @@ impl Object {
 
     /// Drops corrections of frames before `oldest`.
     pub(crate) fn prune(&mut self, oldest: u64) {
+        let oldest = oldest.saturating_sub(self.lag);
         self.corrections.retain(|(tick, _)| *tick >= oldest);
     }
 
     /// Takes the corrections of a frame out, first one first.
     pub(crate) fn take_corrections(&mut self, tick: u64) -> Vec<Ask> {
+        let local = self.local(tick);
         let (of_frame, others) =
-            std::mem::take(&mut self.corrections).into_iter().partition(|(at, _)| *at == tick);
+            std::mem::take(&mut self.corrections).into_iter().partition(|(at, _)| *at == local);
         self.corrections = others;
         let of_frame: Vec<(u64, Ask)> = of_frame;
         of_frame.into_iter().map(|(_, ask)| ask).collect()
@@ -146,7 +228,7 @@ impl Object {
 
     /// The object as a frame shows it.
     pub(crate) fn view(&self, tick: u64) -> Option<ObjectView<'_>> {
-        let seen = self.seen(tick)?;
+        let seen = self.seen(self.local(tick))?;
         let low_res = self.mask(tick)?;
         let present = seen.score > 0.0 && low_res.iter().any(|logit| *logit > 0.0);
         let state = if present { TrackState::Tracking } else { TrackState::Lost };

@@ -1,4 +1,4 @@
-//! What happens to one object on one frame: it is tracked, prompted, or a late prompt is replayed.
+//! What happens to an object on one frame: it is tracked or prompted.
 
 use sightline_core::NormBox;
 use sightline_engine_api::EngineError;
@@ -31,7 +31,7 @@ pub(crate) fn track(
     for (lane, object) in objects.iter_mut().enumerate() {
         let serial = worth(graphs.decoded(lane).score).then(|| graphs.next_serial());
         let memory = serial.map(|serial| (graphs.memory(lane), serial));
-        object.put(tick, false, graphs.decoded(lane), memory);
+        object.put(tick, frames.view(tick), false, graphs.decoded(lane), memory);
     }
     Ok(())
 }
@@ -49,7 +49,7 @@ pub(crate) fn prompt(
     ask: &Ask,
 ) -> Result<(), EngineError> {
     let features = frames.features(tick);
-    let cond = !object.knows(tick) || object.bank.is_cond(tick);
+    let cond = !object.knows(tick) || object.is_cond(tick);
     object.clicked &= ask.object_extent().is_none();
     match ask.resolve(&graphs.spec, graphs.fixed_points(), frames.view(tick)) {
         Resolved::Points { coords, labels, multimask } => {
@@ -60,9 +60,9 @@ pub(crate) fn prompt(
                 recall(graphs, frames, object, tick, 0);
                 graphs.attend(features, std::iter::once(&object.window))?;
             } else {
-                graphs.set_prev_mask(0, previous(frames, object, tick), frames.view(tick));
+                graphs.set_prev_mask(0, object.previous(tick), frames.view(tick));
             }
-            let earlier = object.mask(tick);
+            let earlier = object.knows(tick).then(|| object.mask(tick)).flatten();
             if let Some(logits) = earlier {
                 graphs.set_mask_input(logits);
             }
@@ -75,44 +75,12 @@ pub(crate) fn prompt(
     }
     graphs.encode_memory(features, 1, true)?;
     let serial = graphs.next_serial();
-    object.put(tick, cond, graphs.decoded(0), Some((graphs.memory(0), serial)));
+    object.put(tick, frames.view(tick), cond, graphs.decoded(0), Some((graphs.memory(0), serial)));
     Ok(())
-}
-
-/// Gives a prompt on a kept frame and brings the object up to the newest one.
-pub(crate) fn replay(
-    graphs: &mut Graphs,
-    frames: &Frames,
-    object: &mut Object,
-    tick: u64,
-    ask: Ask,
-) -> Result<(), EngineError> {
-    prompt(graphs, frames, object, tick, &ask)?;
-    if !object.bank.is_cond(tick) {
-        object.log(tick, ask);
-    }
-    for later in tick + 1..frames.next_tick() {
-        // A conditioning frame owes nothing to the frames before it.
-        if object.bank.is_cond(later) {
-            continue;
-        }
-        track(graphs, frames, &mut [&mut *object], later)?;
-        for ask in object.take_corrections(later) {
-            prompt(graphs, frames, object, later, &ask)?;
-            object.log(later, ask);
-        }
-    }
-    Ok(())
-}
-
-/// The logits on the frame before, and what they cover of the picture.
-fn previous<'a>(frames: &Frames, object: &'a Object, tick: u64) -> Option<(&'a [f32], NormBox)> {
-    let before = tick.checked_sub(1)?;
-    Some((object.mask(before)?, frames.view(before)))
 }
 
 /// Lays out in `lane` what the object brings to memory attention on frame `tick`.
 fn recall(graphs: &mut Graphs, frames: &Frames, object: &mut Object, tick: u64, lane: usize) {
-    object.window.gather(&object.bank, tick);
-    graphs.set_prev_mask(lane, previous(frames, object, tick), frames.view(tick));
+    object.gather(tick);
+    graphs.set_prev_mask(lane, object.previous(tick), frames.view(tick));
 }

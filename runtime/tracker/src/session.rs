@@ -7,7 +7,8 @@ use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
 
 use crate::{
-    Applied, At, Options, Tracker, TrackerError,
+    Applied, At, CleanUp, ObjectView, Options, Pace, Progress, Tracker, TrackerError,
+    clean::Cleaner,
     view::{self, Sights, Viewer},
 };
 
@@ -15,8 +16,10 @@ use crate::{
 pub struct Session {
     tracker: Tracker,
     preprocessor: Preprocessor,
-    upscaler: MaskUpscaler,
     viewer: Viewer,
+    finish: Finish,
+    /// The whole picture is to be seen.
+    all: bool,
     /// `[3,H,W]` f32, normalised as the model wants it.
     image: Vec<f32>,
 }
@@ -37,11 +40,23 @@ impl Session {
         let spec = tracker.spec();
         Ok(Self {
             preprocessor: Preprocessor::new(&spec.image),
-            upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
             viewer: Viewer::new(spec.view, &spec.image),
+            finish: Finish {
+                upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
+                cleaner: None,
+            },
+            all: false,
             image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
             tracker,
         })
+    }
+
+    /// Tidies the masks that are handed out, and only those: memories, corrections and the view see what the model gave.
+    #[must_use]
+    pub fn with_clean_up(mut self, clean_up: CleanUp) -> Self {
+        let masks = self.tracker.spec().masks;
+        self.finish.cleaner = Cleaner::new(clean_up, masks.width_px, masks.height_px);
+        self
     }
 
     /// Tracks every object on a picture. `latency` is the time this call took: add what came before it.
@@ -80,7 +95,7 @@ impl Session {
                 None => lost = true,
             }
         }
-        let (mut prompted, mut anywhere) = (false, false);
+        let (mut prompted, mut anywhere) = (false, self.all);
         for extent in self.tracker.due(frame) {
             prompted = true;
             match extent {
@@ -96,28 +111,52 @@ impl Session {
     /// # Errors
     /// `Kind::Picture` when there is no such size.
     pub fn results(&mut self, width_px: u32, height_px: u32) -> Result<Vec<ObjectResult>, TrackerError> {
-        let mut results = Vec::with_capacity(self.tracker.options().max_objects);
-        let [x0, y0, x1, y1] = self.tracker.view().to_pixels(width_px, height_px).map(|v| v.round() as u32);
-        for object in self.tracker.objects() {
-            let mut mask = Rle::empty(width_px, height_px);
-            if object.state == TrackState::Tracking {
-                mask = self
-                    .upscaler
-                    .run(object.low_res, x1 - x0, y1 - y0)
-                    .and_then(|mask| mask.placed(x0, y0, width_px, height_px))
-                    .map_err(TrackerError::picture)?;
+        let Self { tracker, finish, .. } = self;
+        let view = tracker.view();
+        tracker.objects().map(|object| finish.run(&object, view, (width_px, height_px))).collect()
+    }
+
+    /// As [`Tracker::prompt_late`].
+    ///
+    /// # Errors
+    /// As [`Tracker::prompt_late`].
+    pub fn prompt_late(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
+        self.tracker.prompt_late(object, at, prompt)
+    }
+
+    /// As [`Tracker::catch_up`], with the masks made on the way, of `width_px` x `height_px`.
+    ///
+    /// # Errors
+    /// `Kind::Picture` when there is no such size.
+    pub fn catch_up(
+        &mut self,
+        pace: Pace,
+        (width_px, height_px): (u32, u32),
+    ) -> Result<(Vec<(FrameStamp, ObjectResult)>, Progress), TrackerError> {
+        let Self { tracker, finish, .. } = self;
+        let (mut late, mut failed) = (Vec::new(), None);
+        let progress = tracker.catch_up(pace, |caught| {
+            match finish.run(&caught.object, caught.view, (width_px, height_px)) {
+                Ok(result) => late.push((caught.frame, result)),
+                Err(error) => failed = Some(error),
             }
-            let bounds = mask.bounds();
-            results.push(ObjectResult {
-                id: object.id,
-                state: if bounds.is_some() { TrackState::Tracking } else { TrackState::Lost },
-                score: 1.0 / (1.0 + (-object.object_score).exp()),
-                iou: object.iou,
-                bounds,
-                mask: Arc::new(mask),
-            });
-        }
-        Ok(results)
+        });
+        failed.map_or(Ok((late, progress)), Err)
+    }
+
+    /// While `all` is set the model is shown the whole picture, whatever its objects need: somebody asks about it.
+    pub fn show_all(&mut self, all: bool) {
+        self.all = all;
+    }
+
+    /// As [`Tracker::pin_newest`].
+    pub fn pin_newest(&mut self) -> Option<FrameStamp> {
+        self.tracker.pin_newest()
+    }
+
+    /// As [`Tracker::release`].
+    pub fn release(&mut self, frame: FrameStamp) {
+        self.tracker.release(frame);
     }
 
     /// As [`Tracker::prompt`].
@@ -142,11 +181,50 @@ impl Session {
     pub fn reset(&mut self) {
         self.tracker.reset();
         self.viewer.reset();
+        self.all = false;
     }
 
     /// The tracker.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+}
+
+/// From an object's logits to what the client is given.
+struct Finish {
+    upscaler: MaskUpscaler,
+    cleaner: Option<Cleaner>,
+}
+
+impl Finish {
+    fn run(
+        &mut self,
+        object: &ObjectView<'_>,
+        view: NormBox,
+        (width_px, height_px): (u32, u32),
+    ) -> Result<ObjectResult, TrackerError> {
+        let [x0, y0, x1, y1] = view.to_pixels(width_px, height_px).map(|v| v.round() as u32);
+        let mut mask = Rle::empty(width_px, height_px);
+        if object.state == TrackState::Tracking {
+            let low_res = match &mut self.cleaner {
+                Some(cleaner) => cleaner.run(object.low_res).map_err(TrackerError::picture)?,
+                None => object.low_res,
+            };
+            mask = self
+                .upscaler
+                .run(low_res, x1 - x0, y1 - y0)
+                .and_then(|mask| mask.placed(x0, y0, width_px, height_px))
+                .map_err(TrackerError::picture)?;
+        }
+        let bounds = mask.bounds();
+        Ok(ObjectResult {
+            id: object.id,
+            state: if bounds.is_some() { TrackState::Tracking } else { TrackState::Lost },
+            score: 1.0 / (1.0 + (-object.object_score).exp()),
+            iou: object.iou,
+            bounds,
+            mask: Arc::new(mask),
+        })
     }
 }
 

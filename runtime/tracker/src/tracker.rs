@@ -1,8 +1,9 @@
 use sightline_core::{FrameStamp, NormBox, ObjectId, Prompt, StageTimes};
-use sightline_engine_api::{Model, ModelSpec};
+use sightline_engine_api::{EngineError, Model, ModelSpec};
 
 use crate::{
     Applied, At, ObjectView, Options, TrackerError,
+    catchup::{CatchUp, Caught, GivenUp, Pace, Progress},
     error::Kind,
     frames::{Found, Frames, reaches},
     graphs::Graphs,
@@ -37,6 +38,8 @@ pub struct Tracker {
     joining: Vec<Object>,
     /// In order of arrival.
     waiting: Vec<Waiting>,
+    /// Copies that are on their way, one an object, in order of arrival.
+    catching: Vec<CatchUp>,
     /// Buffers of objects that are gone, for those to come.
     spare: Vec<Object>,
 }
@@ -47,6 +50,7 @@ impl std::fmt::Debug for Tracker {
             .field("model", &self.graphs.spec.name)
             .field("objects", &self.objects.len())
             .field("waiting", &self.waiting.len())
+            .field("catching", &self.catching.len())
             .finish_non_exhaustive()
     }
 }
@@ -70,11 +74,12 @@ impl Tracker {
         }
         let graphs = Graphs::new(model, options.max_objects)?;
         Ok(Self {
-            frames: Frames::new(options.history, graphs.levels()),
+            frames: Frames::new(options.history, options.memory_bytes, graphs.levels()),
             graphs,
             objects: Vec::with_capacity(options.max_objects),
             joining: Vec::with_capacity(options.max_objects),
             waiting: Vec::with_capacity(MAX_WAITING * options.max_objects),
+            catching: Vec::with_capacity(options.max_objects),
             spare: Vec::with_capacity(options.max_objects + 1),
             options,
         })
@@ -136,15 +141,20 @@ impl Tracker {
         self.frames.commit(frame);
         self.objects.append(&mut self.joining);
         self.objects.sort_unstable_by_key(|object| object.id);
+        // The newest word counts: what was prompted on this frame does not wait for an older prompt.
+        let due = self.waiting.iter().filter(|waiting| reaches(frame, waiting.at));
+        let due: Vec<ObjectId> = due.map(|waiting| waiting.object).collect();
+        self.drop_late(|late| due.contains(&late.object.id));
+        self.catching.iter_mut().for_each(|late| late.arrived += 1);
         self.waiting.retain(|waiting| !reaches(frame, waiting.at));
-        let oldest = self.frames.oldest_tick();
+        let oldest = self.frames.history_tick();
         self.objects.iter_mut().for_each(|object| object.prune(oldest));
         Ok(self.graphs.times)
     }
 
     /// Tracks or prompts every object on the frame under way.
     fn advance(&mut self, frame: FrameStamp, tick: u64) -> Result<(), TrackerError> {
-        let Self { graphs, frames, objects, joining, waiting, spare, options } = self;
+        let Self { graphs, frames, objects, joining, waiting, spare, options, .. } = self;
         let due = || waiting.iter().filter(|waiting| reaches(frame, waiting.at));
         let prompted = |object: &Object| due().any(|waiting| waiting.object == object.id);
         let mut followed = objects.iter_mut().filter(|object| !prompted(object)).peekable();
@@ -190,55 +200,219 @@ impl Tracker {
     /// another object or prompt; `Kind::Gone` when a frame at or after the one asked for was seen and is kept no
     /// longer, naming what is kept; `Kind::Engine` when a graph fails while it is applied.
     pub fn prompt(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
-        let ask = Ask::new(&prompt, &self.graphs.spec, self.graphs.fixed_points())?;
-        let (mut at, mut found) = (at, self.frames.find(at)?);
-        self.check_room(object)?;
-        // What a kept frame did not show cannot be found in its features: the next frame will show it.
-        if let Found::Kept(tick) = found
-            && !ask.extent().is_none_or(|extent| self.frames.view(tick).holds(extent))
-        {
-            (at, found) = (At::Next, Found::Future);
-        }
-        let Found::Kept(tick) = found else {
-            if self.waiting.len() >= MAX_WAITING * self.options.max_objects {
-                let expected = format!("at most {} that wait for their frame", self.waiting.len());
-                return Err(TrackerError::prompt("prompts", expected, "one more"));
-            }
-            self.waiting.push(Waiting { object, at, ask, attempts: 0 });
-            return Ok(Applied::Pending);
+        let ask = self.admit(object, &prompt)?;
+        let (tick, degraded) = match self.frames.find(at) {
+            Found::Kept { tick, degraded } => (tick, degraded),
+            Found::Future => return self.wait(object, at, ask),
         };
-        let known = self.objects.iter().position(|known| known.id == object);
-        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, object);
-        if let Some(known) = known {
-            if self.objects[known].log_is_full() {
-                self.spare.push(copy);
-                let expected = format!("at most {MAX_CORRECTIONS} on the kept frames");
-                return Err(TrackerError::prompt(
-                    format_args!("corrections of object {object}"),
-                    expected,
-                    "one more",
-                ));
-            }
-            copy.copy_from(&self.objects[known]);
+        if degraded || self.known(object).is_some_and(|known| !self.is_exact(known, tick)) {
+            return Err(self.frames.gone_error(at));
         }
-        if let Err(error) = run::replay(&mut self.graphs, &self.frames, &mut copy, tick, ask) {
-            self.spare.push(copy);
+        // What a kept frame did not show cannot be found in its features: the next frame will show it.
+        if !self.shows(tick, &ask) {
+            return self.wait(object, At::Next, ask);
+        }
+        let mut late = self.late(object, tick, ask)?;
+        let pace = Pace { now: Default::default(), within: None };
+        let done = loop {
+            match advance_late(&mut self.graphs, &self.frames, &mut [&mut late]) {
+                Err(error) => break Err(error),
+                Ok(()) if !late.go_on(&self.frames, pace) => break Ok(()),
+                Ok(()) => {}
+            }
+        };
+        if let Err(error) = done {
+            self.spare.push(late.object);
             return Err(error.into());
         }
-        match known {
-            Some(known) => self.spare.push(std::mem::replace(&mut self.objects[known], copy)),
-            None => {
-                self.objects.push(copy);
-                self.objects.sort_unstable_by_key(|object| object.id);
-            }
-        }
+        self.drop_late(|late| late.object.id == object);
+        self.join(late);
         let stamp = self.frames.stamp(tick).or(self.frames.newest());
         Ok(stamp.map_or(Applied::Pending, Applied::Now))
     }
 
+    /// As [`Tracker::prompt`], but nothing is computed yet: [`Tracker::catch_up`] does it, a unit at a time, while
+    /// frames go on coming. If the frame asked for is gone, or did not show the place, the next one that is kept
+    /// and did stands in for it, `degraded`. An object already tracked is seeded anew where the frame is too old for
+    /// a correction, and keeps its older conditioning frames.
+    ///
+    /// While it catches up, a prompt for a frame that is still before it is given when it gets there; one for a frame
+    /// behind it makes it start there.
+    ///
+    /// # Errors
+    /// As [`Tracker::prompt`], but never `Kind::Gone`; `Kind::Prompt` also when the object was prompted on a frame
+    /// after the one asked for, which is the newer word.
+    pub fn prompt_late(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
+        let ask = self.admit(object, &prompt)?;
+        let Found::Kept { mut tick, mut degraded } = self.frames.find(at) else {
+            return self.wait(object, at, ask);
+        };
+        while !self.shows(tick, &ask) {
+            degraded = true;
+            match self.frames.later(tick, 1) {
+                Some(later) => tick = later,
+                None => return self.wait(object, At::Next, ask),
+            }
+        }
+        let under_way = self.catching.iter_mut().find(|late| late.object.id == object);
+        let left = match under_way {
+            Some(late) => late.take_along(tick, ask).err(),
+            None => Some(ask),
+        };
+        if let Some(ask) = left {
+            let late = self.late(object, tick, ask)?;
+            self.drop_late(|late| late.object.id == object);
+            // Until it is looked at.
+            self.frames.pin(tick);
+            self.catching.push(late);
+        }
+        let from = self.frames.stamp(tick).or(self.frames.newest());
+        Ok(from.map_or(Applied::Pending, |from| Applied::CatchingUp { from, degraded }))
+    }
+
+    /// Checks a prompt and that there is room for its object.
+    fn admit(&self, object: ObjectId, prompt: &Prompt) -> Result<Ask, TrackerError> {
+        let ask = Ask::new(prompt, &self.graphs.spec, self.graphs.fixed_points())?;
+        self.check_room(object)?;
+        Ok(ask)
+    }
+
+    fn wait(&mut self, object: ObjectId, at: At, ask: Ask) -> Result<Applied, TrackerError> {
+        if self.waiting.len() >= MAX_WAITING * self.options.max_objects {
+            let expected = format!("at most {} that wait for their frame", self.waiting.len());
+            return Err(TrackerError::prompt("prompts", expected, "one more"));
+        }
+        self.waiting.push(Waiting { object, at, ask, attempts: 0 });
+        Ok(Applied::Pending)
+    }
+
+    fn shows(&self, tick: u64, ask: &Ask) -> bool {
+        ask.extent().is_none_or(|extent| self.frames.view(tick).holds(extent))
+    }
+
+    fn known(&self, id: ObjectId) -> Option<&Object> {
+        self.objects.iter().find(|known| known.id == id)
+    }
+
+    /// Whether an object still has all it needs to do this frame over.
+    fn is_exact(&self, known: &Object, tick: u64) -> bool {
+        tick >= self.frames.history_tick() && known.remembers(tick)
+    }
+
+    /// A copy of the object to be prompted on a kept frame.
+    fn late(&mut self, id: ObjectId, tick: u64, ask: Ask) -> Result<CatchUp, TrackerError> {
+        let known = self.objects.iter().position(|known| known.id == id);
+        let exact = known.is_some_and(|known| self.is_exact(&self.objects[known], tick));
+        if let Some(known) = known.map(|known| &self.objects[known]) {
+            if exact && known.log_is_full() {
+                let expected = format!("at most {MAX_CORRECTIONS} on the kept frames");
+                let subject = format!("corrections of object {id}");
+                return Err(TrackerError::prompt(subject, expected, "one more"));
+            }
+            if !exact && known.has_cond_after(tick) {
+                let subject = format!("prompt for object {id}");
+                let expected = "a frame after the one it was prompted on last";
+                let stamp = self.frames.stamp(tick).map_or(tick, |stamp| stamp.index);
+                return Err(TrackerError::prompt(subject, expected, format_args!("frame {stamp}")));
+            }
+        }
+        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, id);
+        if let Some(known) = known {
+            copy.copy_from(&self.objects[known]);
+            if !exact {
+                copy.start_again(tick);
+            }
+        }
+        Ok(CatchUp::new(copy, ask, tick, exact))
+    }
+
+    fn drop_late(&mut self, which: impl Fn(&CatchUp) -> bool) {
+        for late in self.catching.extract_if(.., |late| which(late)) {
+            if late.is_fresh() {
+                self.frames.release(late.tick);
+            }
+            self.spare.push(late.object);
+        }
+    }
+
+    /// A copy that has caught up takes its object's place.
+    fn join(&mut self, late: CatchUp) {
+        match self.objects.iter().position(|known| known.id == late.object.id) {
+            Some(known) => self.spare.push(std::mem::replace(&mut self.objects[known], late.object)),
+            None => {
+                self.objects.push(late.object);
+                self.objects.sort_unstable_by_key(|object| object.id);
+            }
+        }
+    }
+
+    /// Objects that are catching up, and the kept frames the one furthest behind still has before it.
+    pub fn behind(&self) -> (usize, usize) {
+        let behind = self.catching.iter().map(|late| self.frames.after(late.tick) + 1);
+        (self.catching.len(), behind.max().unwrap_or(0))
+    }
+
+    /// Does one unit of work for late prompts: the objects furthest behind are tracked or prompted on one frame.
+    /// `each` is told of every object it was done for.
+    pub fn catch_up(&mut self, pace: Pace, mut each: impl FnMut(Caught<'_>)) -> Progress {
+        let Self { graphs, frames, catching, spare, .. } = self;
+        let mut progress = Progress::default();
+        for late in catching.extract_if(.., |late| !late.hold_on(frames)) {
+            let at = At::Frame(late.tick);
+            progress.given_up.push(GivenUp { object: late.object.id, error: frames.gone_error(at) });
+            spare.push(late.object);
+        }
+        let Some(first) = catching.iter().min_by_key(|late| (late.tick, !late.is_fresh())) else {
+            return progress;
+        };
+        let (tick, fresh) = (first.tick, first.is_fresh());
+        let together = |late: &&mut CatchUp| late.tick == tick && late.is_fresh() == fresh;
+        let lanes = if fresh { 1 } else { graphs.lanes() };
+        let mut group: Vec<&mut CatchUp> = catching.iter_mut().filter(together).take(lanes).collect();
+        group.truncate(1 << group.len().ilog2());
+        let ids: Vec<ObjectId> = group.iter().map(|late| late.object.id).collect();
+        if let Err(error) = advance_late(graphs, frames, &mut group) {
+            self.drop_late(|late| ids.contains(&late.object.id));
+            let error = TrackerError::from(error);
+            let given_up = |object| GivenUp { object, error: error.clone() };
+            progress.given_up.extend(ids.into_iter().map(given_up));
+            return progress;
+        }
+        if fresh {
+            frames.release(tick);
+        }
+        let (stamp, view) = (frames.stamp(tick), frames.view(tick));
+        for late in group {
+            if let (Some(frame), Some(object)) = (stamp, late.object.view(tick)) {
+                each(Caught { frame, object, view });
+            }
+            if !late.go_on(frames, pace) {
+                progress.live.push(late.object.id);
+            }
+        }
+        let live = |late: &mut CatchUp| progress.live.contains(&late.object.id);
+        let joining: Vec<CatchUp> = catching.extract_if(.., live).collect();
+        joining.into_iter().for_each(|late| self.join(late));
+        progress
+    }
+
+    /// Keeps the newest frame's features until [`Tracker::release`], however late the answer to what is asked about
+    /// it. `None` where there is no frame, or half of what is kept is pinned.
+    pub fn pin_newest(&mut self) -> Option<FrameStamp> {
+        self.frames.pin_newest()
+    }
+
+    /// Lets go of a frame that was pinned, once for each time it was.
+    pub fn release(&mut self, frame: FrameStamp) {
+        self.frames.release_index(frame.index);
+    }
+
     /// Refuses a new object where there is no room for it.
     fn check_room(&self, id: ObjectId) -> Result<(), TrackerError> {
-        let tracked = |id: ObjectId| self.objects.iter().any(|object| object.id == id);
+        let tracked = |id: ObjectId| {
+            let late = self.catching.iter().map(|late| &late.object);
+            self.objects.iter().chain(late).any(|object| object.id == id)
+        };
         if tracked(id) || self.waiting.iter().any(|waiting| waiting.object == id) {
             return Ok(());
         }
@@ -246,7 +420,8 @@ impl Tracker {
             !tracked(waiting.object)
                 && self.waiting[..*index].iter().all(|earlier| earlier.object != waiting.object)
         });
-        if self.objects.len() + firsts.count() < self.options.max_objects {
+        let new = self.catching.iter().filter(|late| self.known(late.object.id).is_none());
+        if self.objects.len() + new.count() + firsts.count() < self.options.max_objects {
             return Ok(());
         }
         let subject = format!("prompt for object {id}");
@@ -261,17 +436,20 @@ impl Tracker {
     pub fn remove(&mut self, object: ObjectId) -> bool {
         let waiting = self.waiting.len();
         self.waiting.retain(|waiting| waiting.object != object);
+        let catching = self.catching.len();
+        self.drop_late(|late| late.object.id == object);
         let known = self.objects.iter().position(|known| known.id == object);
         if let Some(known) = known {
             let gone = self.objects.remove(known);
             self.spare.push(gone);
         }
-        known.is_some() || self.waiting.len() < waiting
+        known.is_some() || self.waiting.len() < waiting || self.catching.len() < catching
     }
 
     /// Forgets every object and every waiting prompt. The frames stay, for prompts to come.
     pub fn clear(&mut self) {
         self.waiting.clear();
+        self.drop_late(|_| true);
         self.spare.append(&mut self.objects);
     }
 
@@ -304,17 +482,28 @@ impl Tracker {
         self.frames.newest()
     }
 
-    /// Whether there is neither an object nor a waiting prompt: a caller may skip the frame. Frames skipped cannot
-    /// be prompted afterwards.
+    /// Whether there is neither an object nor a prompt that waits or catches up: a caller may skip the frame.
+    /// Frames skipped cannot be prompted afterwards.
     pub fn is_idle(&self) -> bool {
-        self.objects.is_empty() && self.waiting.is_empty()
+        self.objects.is_empty() && self.waiting.is_empty() && self.catching.is_empty()
     }
 
     /// Bytes of state held for objects, those of removed ones included; it rises only to the most objects there
     /// ever were at once, plus one for corrections.
     pub fn object_bytes(&self) -> usize {
-        self.objects.iter().chain(&self.spare).map(Object::bytes).sum()
+        let late = self.catching.iter().map(|late| &late.object);
+        self.objects.iter().chain(late).chain(&self.spare).map(Object::bytes).sum()
     }
+}
+
+/// Prompts or tracks copies that are all on the same frame.
+fn advance_late(graphs: &mut Graphs, frames: &Frames, group: &mut [&mut CatchUp]) -> Result<(), EngineError> {
+    let Some(tick) = group.first().map(|late| late.tick) else { return Ok(()) };
+    if group.iter().all(|late| !late.is_fresh()) {
+        let mut objects: Vec<&mut Object> = group.iter_mut().map(|late| &mut late.object).collect();
+        run::track(graphs, frames, &mut objects, tick)?;
+    }
+    group.iter_mut().try_for_each(|late| late.give(graphs, frames))
 }
 
 /// An object on buffers that are to spare, or on new ones.

@@ -41,7 +41,7 @@ fn image(squares: &[(usize, usize, [u8; 3])]) -> Vec<f32> {
 }
 
 fn tracker(options: FakeOptions) -> Tracker {
-    Tracker::new(model(options), Options { history: 4, max_objects: 2 }).unwrap()
+    Tracker::new(model(options), Options { history: 4, max_objects: 2, ..Options::default() }).unwrap()
 }
 
 fn at(x: usize, y: usize) -> Prompt {
@@ -291,15 +291,21 @@ fn a_model_off_the_contract_is_refused_by_name() {
     assert_eq!(embed, "model \"fake\" no_mem_embed: expected 4 values, got 1");
     let mask = refuse(&|model| model.mask_downsample = None);
     assert!(mask.contains("a graph mask_downsample"), "{mask}");
-    let history = Tracker::new(model(FakeOptions::default()), Options { history: 0, max_objects: 1 });
+    let history = Tracker::new(
+        model(FakeOptions::default()),
+        Options { history: 0, max_objects: 1, ..Options::default() },
+    );
     assert_eq!(history.unwrap_err().to_string(), "option history: expected at least 1, got 0");
 }
 
 #[test]
 fn two_thousand_frames_with_objects_coming_and_going_hold_no_more_than_a_hundred() {
     let family = Family { round_to_bf16: true, ..Family::NANO };
-    let mut tracker =
-        Tracker::new(family.model(&Countdown::default()), Options { history: 5, max_objects: 4 }).unwrap();
+    let mut tracker = Tracker::new(
+        family.model(&Countdown::default()),
+        Options { history: 5, max_objects: 4, ..Options::default() },
+    )
+    .unwrap();
     let mut bytes = 0;
     for index in 0..2000_u64 {
         let id = ObjectId((index / 7 % 4) as u32);

@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 use sightline_core::{NormBox, NormPoint, ObjectId, Point, PointLabel, Prompt};
-use sightline_tracker::{Applied, At, Kind, Options, Tracker};
+use sightline_tracker::{Applied, At, Kind, Options, Pace, Tracker};
 use support::{
     hashing::{Countdown, Family, SIDE},
     mask,
@@ -35,6 +35,17 @@ enum Op {
         by_time: bool,
         fail: i64,
         prompt: Prompt,
+    },
+    /// The same, to catch up while frames go on coming.
+    Late {
+        object: u32,
+        back: usize,
+        prompt: Prompt,
+    },
+    /// So many units of work for what is catching up; the `fail`-th engine run fails.
+    Units {
+        count: usize,
+        fail: i64,
     },
     Remove {
         object: u32,
@@ -70,6 +81,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (object(), 0_usize..7, any::<bool>(), fail(), prompt()).prop_map(
             |(object, back, by_time, fail, prompt)| Op::Back { object, back, by_time, fail, prompt }
         ),
+        3 => (object(), 0_usize..20, prompt()).prop_map(|(object, back, prompt)| Op::Late { object, back, prompt }),
+        6 => (1_usize..6, fail()).prop_map(|(count, fail)| Op::Units { count, fail }),
         1 => object().prop_map(|object| Op::Remove { object }),
         1 => prop::option::weighted(0.1, Just(())).prop_map(|clear| match clear {
             Some(()) => Op::Clear,
@@ -101,6 +114,8 @@ fn family() -> impl Strategy<Value = Family> {
     ]
 }
 
+/// More than a frame's features take.
+const FEATURE_BYTES: usize = 1024;
 /// More than run together.
 const OBJECTS: usize = 7;
 
@@ -114,15 +129,18 @@ struct Pair {
     indices: Vec<u64>,
     /// Prompts for the next frame, and how often their frame failed.
     waiting: Vec<(u32, Prompt, u32)>,
+    /// Objects that catch up with a prompt on a tick.
+    late: BTreeMap<u32, (usize, Prompt)>,
 }
 
 impl Pair {
     fn new(family: Family, history: usize) -> Self {
         let fail = Countdown::default();
-        let options = Options { history, max_objects: OBJECTS };
+        // More than any schedule has frames: nothing is thinned.
+        let options = Options { history, max_objects: OBJECTS, memory_bytes: 100 * FEATURE_BYTES };
         let tracker = Tracker::new(family.model(&fail), options).unwrap();
         let (reference, indices, waiting) = (Reference::new(family), vec![], vec![]);
-        Self { tracker, reference, fail, history, index: 0, indices, waiting }
+        Self { tracker, reference, fail, history, index: 0, indices, waiting, late: BTreeMap::new() }
     }
 
     fn apply(&mut self, op: Op) {
@@ -141,16 +159,20 @@ impl Pair {
             Op::Back { object, back, by_time, fail, prompt } => {
                 self.back(object, back, by_time, fail, prompt)
             }
+            Op::Late { object, back, prompt } => self.late(object, back, prompt),
+            Op::Units { count, fail } => (0..count).for_each(|_| self.unit(fail)),
             Op::Remove { object } => {
+                let late = self.late.remove(&object).is_some();
                 let known = self.reference.objects.remove(&object).is_some();
                 let waited = self.waiting.iter().any(|(waiting, ..)| *waiting == object);
                 self.waiting.retain(|(waiting, ..)| *waiting != object);
-                assert_eq!(self.tracker.remove(ObjectId(object)), known || waited);
+                assert_eq!(self.tracker.remove(ObjectId(object)), known || waited || late);
             }
             Op::Clear => {
                 self.tracker.clear();
                 self.reference.objects.clear();
                 self.waiting.clear();
+                self.late.clear();
                 assert!(self.tracker.is_idle());
             }
         }
@@ -167,6 +189,7 @@ impl Pair {
                 self.indices.push(index);
                 self.reference.frame(&image);
                 for (object, prompt, _) in self.waiting.drain(..) {
+                    self.late.remove(&object);
                     self.reference.prompt_in_time(object, prompt);
                 }
             }
@@ -181,6 +204,44 @@ impl Pair {
         self.fail.set(0);
     }
 
+    /// A new object on any frame, one that is tracked on a frame of the history.
+    fn late(&mut self, object: u32, back: usize, prompt: Prompt) {
+        let Some(tick) = self.indices.len().checked_sub(back + 1) else { return };
+        let known = self.reference.objects.contains_key(&object);
+        if known && back >= self.history || self.late.contains_key(&object) {
+            return;
+        }
+        let index = self.indices[tick];
+        match self.tracker.prompt_late(ObjectId(object), At::Frame(index), prompt.clone()) {
+            Ok(applied) => {
+                assert_eq!(applied, Applied::CatchingUp { from: stamp(index), degraded: false });
+                self.late.insert(object, (tick, prompt));
+            }
+            Err(error) => assert_eq!(error.kind(), Kind::Prompt, "{error}"),
+        }
+    }
+
+    fn unit(&mut self, fail: i64) {
+        let (objects, behind) = self.tracker.behind();
+        assert_eq!(objects, self.late.len());
+        assert_eq!(behind > 0, objects > 0);
+        self.fail.set(fail);
+        let mut worked = Vec::new();
+        let pace = Pace { now: Duration::ZERO, within: None };
+        let progress =
+            self.tracker.catch_up(pace, |caught| worked.push((caught.object.id, caught.frame.index)));
+        self.fail.set(0);
+        assert_eq!(objects > 0, !worked.is_empty() || !progress.given_up.is_empty());
+        for given_up in progress.given_up {
+            assert!(fail > 0 && given_up.error.kind() == Kind::Engine, "{}", given_up.error);
+            self.late.remove(&given_up.object.0);
+        }
+        for live in progress.live {
+            let (tick, prompt) = self.late.remove(&live.0).unwrap();
+            self.reference.prompt(live.0, tick, prompt);
+        }
+    }
+
     fn back(&mut self, object: u32, back: usize, by_time: bool, fail: i64, prompt: Prompt) {
         let Some(tick) = self.indices.len().checked_sub(back + 1) else { return };
         let index = self.indices[tick];
@@ -188,7 +249,9 @@ impl Pair {
         self.fail.set(fail);
         match self.tracker.prompt(ObjectId(object), at, prompt.clone()) {
             Ok(applied) => {
-                assert!(back < self.history);
+                let known = self.reference.objects.contains_key(&object);
+                assert!(back < self.history || !known);
+                self.late.remove(&object);
                 assert_eq!(applied, Applied::Now(stamp(index)));
                 self.reference.prompt(object, tick, prompt);
             }
