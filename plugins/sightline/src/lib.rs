@@ -2,18 +2,19 @@
 //!
 //! The elements' pages, with properties, signals, events, messages and the layout of the metadata, are in this
 //! room's README. From Rust, [`plugin_register_static`] makes the elements known without a plugin path, [`record`]
-//! reads what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
+//! and [`query_record`] read what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
 
 mod histogram;
 pub mod meta;
 mod overlay;
 mod pixels;
+pub mod query_record;
 pub mod record;
 mod track;
 
 pub use describe::plugin_register_static;
 pub use overlay::SightlineOverlay;
-pub use track::{Mode, SightlineTrack};
+pub use track::{Late, Mode, SightlineTrack};
 
 /// One sink and one source pad of the formats in [`pixels::FORMATS`].
 fn pad_templates() -> Vec<gst::PadTemplate> {

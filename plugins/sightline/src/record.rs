@@ -133,7 +133,7 @@ pub(crate) fn ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn refuse(subject: &str, expected: &str, got: impl std::fmt::Display) -> ValueError {
+pub(crate) fn refuse(subject: &str, expected: &str, got: impl std::fmt::Display) -> ValueError {
     ValueError::new(Kind::Encoding, subject, expected, got)
 }
 

@@ -4,6 +4,9 @@
 //! a thread of the hatch's own talks to the server. Without a server, [`vocabulary`] understands a stated set of words.
 #![forbid(unsafe_code)]
 
+mod album;
+mod caption;
+mod compose;
 mod error;
 pub mod hatch;
 mod history;
@@ -13,6 +16,9 @@ pub mod query;
 pub mod vocabulary;
 mod watch;
 
+pub use album::{Album, AlbumSettings, Crop};
+pub use caption::{Binding, Caption, CaptionSpan, bindings};
+pub use compose::{Composer, View};
 pub use error::{GroundingError, Kind};
 pub use hatch::Hatch;
 pub use history::{History, Turn};

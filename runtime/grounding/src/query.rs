@@ -158,7 +158,7 @@ pub struct Query {
     pub id: QueryId,
     /// What is wanted.
     pub kind: QueryKind,
-    /// The frames it is about, oldest first; a box in its answer belongs to the newest.
+    /// The frames it is about, one a picture of the request; a box in its answer belongs to the last, which is the newest.
     pub frames: Vec<FrameStamp>,
     /// When it was put.
     pub put_at: Duration,

@@ -177,6 +177,11 @@ impl Session {
         self.tracker.clear();
     }
 
+    /// As [`Tracker::forget_frames`].
+    pub fn forget_frames(&mut self) {
+        self.tracker.forget_frames();
+    }
+
     /// Forgets frames, memories, objects and prompts, as after a flush or a seek.
     pub fn reset(&mut self) {
         self.tracker.reset();

@@ -453,6 +453,19 @@ impl Tracker {
         self.spare.append(&mut self.objects);
     }
 
+    /// Forgets the kept frames, as after a flush: running times start anew. Objects stay; what catches up is given
+    /// up at its next unit.
+    pub fn forget_frames(&mut self) {
+        self.frames.reset();
+    }
+
+    /// Whether there is such an object, or a prompt for one.
+    pub fn has(&self, object: ObjectId) -> bool {
+        self.known(object).is_some()
+            || self.waiting.iter().any(|waiting| waiting.object == object)
+            || self.catching.iter().any(|late| late.object.id == object)
+    }
+
     /// Forgets everything: objects, prompts and frames. Frames may start again from any index.
     pub fn reset(&mut self) {
         self.clear();

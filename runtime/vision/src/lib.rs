@@ -9,9 +9,11 @@ pub mod davis;
 pub mod draw;
 mod preprocess;
 mod resample;
+mod rgb;
 mod upscale;
 
 pub use components::ComponentFilter;
 pub use preprocess::Preprocessor;
 pub use resample::{downscale, resize_mask};
+pub use rgb::{part_around, rgb};
 pub use upscale::MaskUpscaler;

@@ -1,9 +1,9 @@
-//! Action signals and upstream events: the doors a prompt comes in by.
+//! Action signals and upstream events: the doors prompts and questions come in by.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, PoisonError};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use sightline_core::ObjectId;
+use sightline_core::{ObjectId, ValueError};
 
 use super::{
     draft::Request,
@@ -11,7 +11,10 @@ use super::{
     imp::SightlineTrack,
     notice::Notice,
     prompts::{self, Parsed},
+    questions,
+    talk::Question,
 };
+use crate::query_record::QueryRecord;
 
 /// The action signals.
 pub(super) fn signals() -> &'static [glib::subclass::Signal] {
@@ -59,6 +62,28 @@ pub(super) fn signals() -> &'static [glib::subclass::Signal] {
                     Some(element(values).is_some_and(|e| e.imp().send(Command::Clear)).to_value())
                 })
                 .build(),
+            glib::subclass::Signal::builder("query")
+                .param_types([String::static_type(), String::static_type(), f64::static_type()])
+                .return_type::<u64>()
+                .action()
+                .class_handler(move |values| {
+                    let text =
+                        |at: usize| values.get(at).and_then(|v| v.get::<String>().ok()).unwrap_or_default();
+                    let every = values.get(3).and_then(|v| v.get::<f64>().ok());
+                    let parsed = questions::parse(&text(1), &text(2), every);
+                    let id = element(values).and_then(|e| e.imp().put(parsed));
+                    Some(id.unwrap_or(0).to_value())
+                })
+                .build(),
+            glib::subclass::Signal::builder("withdraw")
+                .param_types([u64::static_type()])
+                .return_type::<bool>()
+                .action()
+                .class_handler(move |values| {
+                    let id = values.get(1).and_then(|v| v.get::<u64>().ok()).unwrap_or(0);
+                    Some(element(values).is_some_and(|e| e.imp().send(Command::Withdraw(id))).to_value())
+                })
+                .build(),
         ]
     });
     SIGNALS.as_ref()
@@ -91,8 +116,9 @@ impl SightlineTrack {
     pub(super) fn add_object(&self, structure: Option<&gst::StructureRef>) -> Option<ObjectId> {
         let parsed = self.parse(structure)?;
         let request = {
-            let mut state = self.state();
-            number(vec![parsed], &mut state.last_id).pop()?
+            let state = self.state();
+            let mut last_id = state.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+            number(vec![parsed], &mut last_id).pop()?
         };
         let id = request.id;
         self.send(Command::Prompt(request)).then_some(id)
@@ -122,6 +148,29 @@ impl SightlineTrack {
         parsed.map_err(|reason| self.tell(Notice::Refused { id: None, at: None, reason })).ok()
     }
 
+    /// Puts a question: its id, or nothing when it was refused (and said so).
+    pub(super) fn put(&self, parsed: Result<questions::Parsed, ValueError>) -> Option<u64> {
+        match parsed {
+            Ok((what, every)) => {
+                let id = {
+                    let mut state = self.state();
+                    state.last_query += 1;
+                    state.last_query
+                };
+                self.send(Command::Question(Question { id, what, every, object: None })).then_some(id)
+            }
+            Err(error) => {
+                let record = QueryRecord {
+                    state: "refused".into(),
+                    reason: error.to_string(),
+                    ..QueryRecord::default()
+                };
+                self.tell(Notice::Query(Box::new(record)));
+                None
+            }
+        }
+    }
+
     /// Sends a command, and says so if there was no room.
     pub(super) fn send(&self, command: Command) -> bool {
         let sent = self.command(command.clone());
@@ -135,7 +184,7 @@ impl SightlineTrack {
         let (id, at) = match command {
             Command::Prompt(request) => (Some(request.id), request.at),
             Command::Remove(id) => (Some(*id), None),
-            Command::Clear => (None, None),
+            Command::Clear | Command::Question(_) | Command::Withdraw(_) => (None, None),
         };
         let reason = format!("commands: expected at most {COMMANDS} waiting for the worker, got one more");
         self.tell(Notice::Refused { id, at, reason });
@@ -158,6 +207,12 @@ impl SightlineTrack {
             },
             "sightline/clear" => {
                 self.send(Command::Clear);
+            }
+            "sightline/query" => {
+                self.put(questions::parse_structure(structure));
+            }
+            "sightline/withdraw" => {
+                self.send(Command::Withdraw(structure.get::<u64>("id").unwrap_or(0)));
             }
             _ => return false,
         }

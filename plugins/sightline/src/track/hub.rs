@@ -10,7 +10,7 @@ use std::{
 
 use sightline_core::{FrameStamp, ObjectId, Outcome, SkipReason};
 
-use super::{draft::Request, mailbox::Mailbox};
+use super::{draft::Request, mailbox::Mailbox, talk::Question};
 use crate::{histogram::Histogram, meta::Published, pixels::FrameCopy, record::FrameRecord};
 
 /// Depth of the command queue. Its full-policy is `DropNewest`: the newest command is refused, and its sender told.
@@ -24,6 +24,9 @@ pub(crate) enum Command {
     Prompt(Request),
     Remove(ObjectId),
     Clear,
+    Question(Question),
+    /// Takes a question back.
+    Withdraw(u64),
 }
 
 /// A frame on its way to the worker.
@@ -105,6 +108,8 @@ struct Inner {
     flushed: bool,
     /// Between FLUSH_START and FLUSH_STOP, or on the way down.
     flushing: bool,
+    /// There is news for the worker.
+    woken: bool,
     /// The worker found nothing to track, and no command came since.
     idle: bool,
     closed: bool,
@@ -301,15 +306,16 @@ impl Hub {
 
     // The worker.
 
-    /// Waits for work; `None` once closed.
-    pub(crate) fn next(&self) -> Option<Work> {
+    /// Waits for work, or only looks whether there is some; `None` once closed.
+    pub(crate) fn next(&self, wait: bool) -> Option<Work> {
         let mut inner = self.lock();
         loop {
             if inner.closed {
                 return None;
             }
             let frame = inner.mailbox.take();
-            if frame.is_some() || inner.flushed || !inner.commands.is_empty() {
+            let woken = std::mem::take(&mut inner.woken) || !wait;
+            if frame.is_some() || inner.flushed || woken || !inner.commands.is_empty() {
                 let flushed = std::mem::take(&mut inner.flushed);
                 return Some(Work { flushed, commands: std::mem::take(&mut inner.commands), frame });
             }
@@ -317,11 +323,16 @@ impl Hub {
         }
     }
 
+    /// Something came for the worker by another way than through here.
+    pub(crate) fn wake(&self) {
+        self.lock().woken = true;
+        self.to_worker.notify_one();
+    }
+
     /// The worker has looked at a frame and found these masks. `false` when the frame was cancelled meanwhile: its
     /// outcome is told already. After `true`, tell of it and call [`Hub::reported`].
-    pub(crate) fn finish(&self, published: Arc<Published>, copy: FrameCopy) -> bool {
+    pub(crate) fn finish(&self, published: Arc<Published>) -> bool {
         let mut inner = self.lock();
-        inner.keep(copy);
         let result = published.result();
         let mine = inner.mailbox.finish(result.frame.index);
         if mine {
@@ -332,6 +343,11 @@ impl Hub {
             inner.reporting = true;
         }
         mine
+    }
+
+    /// The worker is through with a frame's picture.
+    pub(crate) fn give_back(&self, copy: FrameCopy) {
+        self.lock().keep(copy);
     }
 
     /// The worker did not look at a frame. `None` when it was cancelled meanwhile; otherwise as [`Hub::finish`].

@@ -12,14 +12,16 @@ use std::{
 
 use gst::{glib, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
+use sightline_tracker::Session;
 
 use super::{
     CAT, events,
     hub::{COMMANDS, Command, Hub, Job, Offered},
     notice::{self, Notice, Notify},
-    priority, prompts, session,
-    settings::{self, Mode, Settings},
-    worker::{self, Track},
+    priority, prompts, questions, session,
+    settings::{self, Late, Mode, Settings},
+    talk::{Question, Talk},
+    worker,
 };
 use crate::{meta, pixels::Layout, record::ns};
 
@@ -36,9 +38,11 @@ pub(super) struct State {
     /// Commands given before the start; as many as the corridor's queue takes.
     early: VecDeque<Command>,
     /// The last object id given out or taken.
-    pub(super) last_id: u32,
+    pub(super) last_id: Arc<Mutex<u32>>,
+    /// The last question's id.
+    pub(super) last_query: u64,
     #[cfg(test)]
-    pub(super) next_track: Option<Box<dyn Track>>,
+    pub(super) next_session: Option<Session>,
 }
 
 /// The element.
@@ -88,10 +92,10 @@ impl SightlineTrack {
         room
     }
 
-    fn open(&self, settings: &Settings) -> Result<Box<dyn Track>, String> {
+    fn open(&self, settings: &Settings) -> Result<Session, String> {
         #[cfg(test)]
-        if let Some(track) = self.state().next_track.take() {
-            return Ok(track);
+        if let Some(session) = self.state().next_session.take() {
+            return Ok(session);
         }
         session::open(settings)
     }
@@ -229,6 +233,10 @@ impl BaseTransformImpl for SightlineTrack {
         let settings = self.settings().clone();
         let parsed = prompts::parse_text(&settings.prompts)
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
+        let asked = questions::parse_text(&settings.queries)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
+        let llm = settings.llm.as_deref().map(questions::parse_llm).transpose();
+        let llm = llm.map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let begun = Instant::now();
         let live = settings.mode == Mode::Live;
         let open = || {
@@ -241,7 +249,7 @@ impl BaseTransformImpl for SightlineTrack {
         let opened = std::thread::scope(|scope| scope.spawn(open).join());
         let opened =
             opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
-        let track = opened.map_err(|reason| {
+        let session = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -251,21 +259,38 @@ impl BaseTransformImpl for SightlineTrack {
         gst::info!(CAT, imp = self, "model {:?} loaded in {:?}", settings.model, begun.elapsed());
 
         let hub = Arc::new(Hub::default());
+        let waker = Arc::clone(&hub);
+        let talk = Talk::new(llm, move || waker.wake())
+            .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let weak = self.obj().downgrade();
         let notify: Notify = Arc::new(move |notice| {
             if let Some(element) = weak.upgrade() {
                 element.imp().tell(notice);
             }
         });
-        let options = worker::Options { history: settings.history as usize, strict: !live };
         let mut state = self.state();
-        for request in events::number(parsed, &mut state.last_id) {
-            hub.command(Command::Prompt(request));
+        let options = worker::Options {
+            strict: !live,
+            within: Duration::from_millis(settings.catch_up_within.into()),
+            share: settings.catch_up_share,
+            naive: settings.late == Late::Naive,
+            last_id: Arc::clone(&state.last_id),
+        };
+        {
+            let mut last_id = state.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+            for request in events::number(parsed, &mut last_id) {
+                hub.command(Command::Prompt(request));
+            }
+        }
+        for (what, every) in asked {
+            state.last_query += 1;
+            let question = Question { id: state.last_query, what, every, object: None };
+            hub.command(Command::Question(question));
         }
         let early = std::mem::take(&mut state.early);
         let refused: Vec<Command> =
             early.into_iter().filter(|command| !hub.command(command.clone())).collect();
-        let join = worker::spawn(Arc::clone(&hub), track, notify, options)
+        let join = worker::spawn(Arc::clone(&hub), session, talk, notify, options)
             .map_err(|error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")))?;
         (state.hub, state.join) = (Some(hub), Some(join));
         (state.mode, state.layout) = (settings.mode, None);
@@ -278,7 +303,8 @@ impl BaseTransformImpl for SightlineTrack {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         let (hub, join) = {
             let mut state = self.state();
-            state.last_id = 0;
+            state.last_id = Arc::default();
+            state.last_query = 0;
             (state.hub.clone(), state.join.take())
         };
         if let Some(hub) = hub {

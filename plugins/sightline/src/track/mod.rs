@@ -9,8 +9,10 @@ mod mask_file;
 mod notice;
 mod priority;
 mod prompts;
+mod questions;
 mod session;
 mod settings;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -19,7 +21,7 @@ use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
 
-pub use settings::Mode;
+pub use settings::{Late, Mode};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("sightlinetrack", gst::DebugColorFlags::empty(), Some("Sightline tracker"))

@@ -3,14 +3,20 @@
 use std::time::Duration;
 
 use gst::prelude::*;
-use sightline_core::{FrameStamp, ObjectId};
+use sightline_core::{FrameStamp, ObjectId, ObjectResult};
 
-use crate::record::{FrameRecord, ns};
+use crate::{
+    query_record::{LateRecord, QueryRecord},
+    record::{FrameRecord, ns},
+};
 
 /// Name of the element message for a prompt that was not used.
 pub(crate) const REFUSED: &str = "sightline-prompt-refused";
 /// Name of the element message for a prompt that was.
 pub(crate) const APPLIED: &str = "sightline-prompt-applied";
+
+/// Name of the element message for a late prompt's object that is live.
+pub(crate) const CAUGHT_UP: &str = "sightline-caught-up";
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +24,20 @@ pub(crate) enum Notice {
     /// A frame has its outcome.
     Frame(FrameRecord),
     /// A prompt was applied to a frame that was kept, or is bound to the next one (`None`).
-    Applied { id: ObjectId, frame: Option<FrameStamp> },
+    Applied { id: ObjectId, frame: Option<FrameStamp>, degraded: bool },
+    /// A mask of a frame that has gone by, made for a late prompt.
+    Late { frame: FrameStamp, object: ObjectResult },
+    /// A late prompt's object is live again.
+    CaughtUp {
+        id: ObjectId,
+        from: FrameStamp,
+        to: FrameStamp,
+        took: Duration,
+        looked_at: u32,
+        degraded: bool,
+    },
+    /// What became of a question.
+    Query(Box<QueryRecord>),
     /// A prompt was not used.
     Refused { id: Option<ObjectId>, at: Option<Duration>, reason: String },
     /// A frame failed; the next one may not.
@@ -51,8 +70,26 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
                 message(record.to_structure());
             }
         }
-        Notice::Applied { id, frame } => {
-            let mut structure = gst::Structure::builder(APPLIED).field("id", id.0).build();
+        Notice::Late { frame, object } => {
+            if frames {
+                message(LateRecord { frame, object }.to_structure());
+            }
+        }
+        Notice::CaughtUp { id, from, to, took, looked_at, degraded } => {
+            let mut structure = gst::Structure::builder(CAUGHT_UP)
+                .field("id", id.0)
+                .field("from-index", from.index)
+                .field("looked-at", looked_at)
+                .field("took", ns(took))
+                .field("degraded", degraded)
+                .build();
+            crate::record::set_stamp(&mut structure, to);
+            message(structure);
+        }
+        Notice::Query(record) => message(record.to_structure()),
+        Notice::Applied { id, frame, degraded } => {
+            let mut structure =
+                gst::Structure::builder(APPLIED).field("id", id.0).field("degraded", degraded).build();
             if let Some(frame) = frame {
                 crate::record::set_stamp(&mut structure, frame);
             }

@@ -19,6 +19,23 @@ pub enum Mode {
     EveryFrame = 1,
 }
 
+/// Where a late prompt goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSightlineTrackLate")]
+#[repr(u32)]
+pub enum Late {
+    /// To the frame it is about; its object then catches up.
+    #[default]
+    #[enum_value(
+        name = "Catch up: to the frame it is about, then frame by frame to the newest",
+        nick = "catch-up"
+    )]
+    CatchUp = 0,
+    /// To the newest frame, wherever its object is by then. For comparisons.
+    #[enum_value(name = "Naive: to the newest frame as it is, for comparisons", nick = "naive")]
+    Naive = 1,
+}
+
 /// The values of the properties that are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -28,7 +45,17 @@ pub(crate) struct Settings {
     pub(crate) threads: u32,
     pub(crate) history: u32,
     pub(crate) max_objects: u32,
+    pub(crate) fill_hole_area: u32,
+    pub(crate) sprinkle_area: u32,
     pub(crate) prompts: String,
+    pub(crate) queries: String,
+    pub(crate) llm: Option<gst::Structure>,
+    pub(crate) late: Late,
+    /// MiB.
+    pub(crate) catch_up_memory: u32,
+    /// ms.
+    pub(crate) catch_up_within: u32,
+    pub(crate) catch_up_share: f64,
     pub(crate) messages: bool,
 }
 
@@ -42,7 +69,15 @@ impl Default for Settings {
             threads: 0,
             history: options.history as u32,
             max_objects: options.max_objects as u32,
+            fill_hole_area: 0,
+            sprinkle_area: 0,
             prompts: String::new(),
+            queries: String::new(),
+            llm: None,
+            late: Late::default(),
+            catch_up_memory: 128,
+            catch_up_within: 1000,
+            catch_up_share: 0.2,
             messages: true,
         }
     }
@@ -62,7 +97,15 @@ impl Settings {
             "threads" => self.threads = number(value),
             "history" => self.history = number(value),
             "max-objects" => self.max_objects = number(value),
+            "fill-hole-area" => self.fill_hole_area = number(value),
+            "sprinkle-area" => self.sprinkle_area = number(value),
             "prompts" => self.prompts = text(value),
+            "queries" => self.queries = text(value),
+            "llm" => self.llm = value.get().unwrap_or_default(),
+            "late" => self.late = value.get().unwrap_or_default(),
+            "catch-up-memory" => self.catch_up_memory = number(value),
+            "catch-up-within" => self.catch_up_within = number(value),
+            "catch-up-share" => self.catch_up_share = value.get().unwrap_or_default(),
             "messages" => self.messages = value.get().unwrap_or_default(),
             _ => {}
         }
@@ -77,7 +120,15 @@ impl Settings {
             "threads" => self.threads.to_value(),
             "history" => self.history.to_value(),
             "max-objects" => self.max_objects.to_value(),
+            "fill-hole-area" => self.fill_hole_area.to_value(),
+            "sprinkle-area" => self.sprinkle_area.to_value(),
             "prompts" => self.prompts.to_value(),
+            "queries" => self.queries.to_value(),
+            "llm" => self.llm.to_value(),
+            "late" => self.late.to_value(),
+            "catch-up-memory" => self.catch_up_memory.to_value(),
+            "catch-up-within" => self.catch_up_within.to_value(),
+            "catch-up-share" => self.catch_up_share.to_value(),
             "messages" => self.messages.to_value(),
             _ => return None,
         })
@@ -125,8 +176,8 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("history")
                 .nick("History")
                 .blurb(
-                    "Frames kept for prompts that come late, the newest included. A prompt about a frame older than \
-                     these is refused. Memory and the time a late prompt takes grow with it",
+                    "Newest frames an object can be corrected on with everything it remembered then. What an object \
+                     takes of memory grows with it",
                 )
                 .minimum(1)
                 .maximum(256)
@@ -141,6 +192,26 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(defaults.max_objects)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecUInt::builder("fill-hole-area")
+                .nick("Hole area")
+                .blurb(
+                    "Holes in a mask of at most so many pixels of the model's low-res mask are filled; 0: none. The \
+                     published SAM 2 predictor has 8. What is remembered stays as the model gave it",
+                )
+                .maximum(65536)
+                .default_value(defaults.fill_hole_area)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("sprinkle-area")
+                .nick("Sprinkle area")
+                .blurb(
+                    "Specks of a mask of at most so many pixels of the model's low-res mask, and at most half the \
+                     object's, are removed; 0: none",
+                )
+                .maximum(65536)
+                .default_value(defaults.sprinkle_area)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecString::builder("prompts")
                 .nick("Prompts")
                 .blurb(
@@ -149,6 +220,58 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                      picture, at in running time. Example: box=300,180,420,360|point=700,420;at=2.5;id=7",
                 )
                 .default_value(Some(""))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("queries")
+                .nick("Queries")
+                .blurb(
+                    "Questions put at the start, separated by | -- find=WORDS; describe[=OBJECT][;every=SECONDS]; \
+                     ask=WORDS; watch=WORDS[;every=SECONDS]. Example: find=the red car|watch=someone enters;every=5",
+                )
+                .default_value(Some(""))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoxed::builder::<gst::Structure>("llm")
+                .nick("Language model")
+                .blurb(
+                    "The chat-completions server that questions go to, with the fields of [llm] and [query] of the \
+                     configuration: llm, url=\"http://127.0.0.1:8000/v1\", model=NAME. The key is read from the \
+                     environment variable named by key-variable",
+                )
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("late", defaults.late)
+                .nick("Late prompts")
+                .blurb("Where a prompt about a frame that has gone by is put")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("catch-up-memory")
+                .nick("Catch-up memory")
+                .blurb(
+                    "MiB of features kept for late prompts beyond the history; the older, the fewer. Taken from the \
+                     system as it fills",
+                )
+                .maximum(1 << 20)
+                .default_value(defaults.catch_up_memory)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("catch-up-within")
+                .nick("Catch-up time")
+                .blurb("ms in which a late prompt is to be live; frames are left out to keep to it")
+                .minimum(10)
+                .maximum(600_000)
+                .default_value(defaults.catch_up_within)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecDouble::builder("catch-up-share")
+                .nick("Catch-up share")
+                .blurb(
+                    "What late prompts get at least of the worker's time where live frames leave none to spare; the \
+                     frames this costs are skipped and counted",
+                )
+                .minimum(0.0)
+                .maximum(0.9)
+                .default_value(defaults.catch_up_share)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("messages")

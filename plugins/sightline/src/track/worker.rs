@@ -1,56 +1,55 @@
 //! The thread "sightline-track": the only one that touches the tracker.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Picture, Prompt, SkipReason};
+use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, SkipReason};
+use sightline_tracker::{Applied, At, Pace, Session};
 
 use super::{
     draft::Request,
     hub::{COMMANDS, Command, Hub, Job, Work},
     notice::{Notice, Notify},
     priority,
+    talk::{Heard, Talk},
 };
 use crate::{meta::Published, record::FrameRecord};
 
-/// A tracker's failure, as far as the worker cares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) reason: String,
-    /// The next frame may succeed.
-    pub(crate) transient: bool,
-}
-
-/// What the worker drives: `sightline_tracker::Session`, or a script in tests.
-pub(crate) trait Track: Send {
-    fn process(&mut self, frame: FrameStamp, picture: &Picture<'_>) -> Result<FrameResult, Failure>;
-    /// `frame` is the index of a frame that was processed, `None` the next one. Gives the frame it was applied to.
-    fn prompt(
-        &mut self,
-        id: ObjectId,
-        frame: Option<u64>,
-        prompt: Prompt,
-    ) -> Result<Option<FrameStamp>, Failure>;
-    /// The objects on the newest frame.
-    fn results(&mut self, size_px: (u32, u32)) -> Result<Vec<ObjectResult>, Failure>;
-    fn has(&self, id: ObjectId) -> bool;
-    fn is_idle(&self) -> bool;
-    fn remove(&mut self, id: ObjectId) -> bool;
-    fn clear(&mut self);
-}
-
 /// How the worker goes about it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Frames whose features the tracker keeps.
-    pub(crate) history: usize,
-    /// A failure that is not of one frame only ends the stream.
+    /// A failure that is not of one frame only ends the stream; late prompts are done before the next frame.
     pub(crate) strict: bool,
+    /// Late prompts are live again so soon.
+    pub(crate) within: Duration,
+    /// What they get at least of the worker's time where there is none to spare, in `[0, 1)`.
+    pub(crate) share: f64,
+    /// Late prompts are put on the newest frame as they are: for comparisons.
+    pub(crate) naive: bool,
+    /// The last object id given out.
+    pub(crate) last_id: Arc<Mutex<u32>>,
+}
+
+/// A late prompt on its way.
+#[derive(Debug, Clone, Copy)]
+struct Journey {
+    from: FrameStamp,
+    degraded: bool,
+    began: Instant,
+    looked_at: u32,
+}
+
+/// Time spent since the first of the late prompts under way came.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    since: Instant,
+    late: Duration,
+    live: Duration,
 }
 
 /// At most one warning in this time; what went unsaid is in the frames' own messages.
@@ -58,15 +57,14 @@ const WARNING_PAUSE: Duration = Duration::from_secs(1);
 
 struct Worker {
     hub: Arc<Hub>,
-    track: Box<dyn Track>,
+    session: Session,
+    talk: Talk,
     notify: Notify,
     options: Options,
     /// Prompts that wait for their frame, or for the first one; at most [`COMMANDS`].
     held: Vec<Request>,
-    /// Index and running time of the frames the tracker still knows, oldest first.
-    kept: VecDeque<(u64, Option<Duration>)>,
-    /// Running time of the newest frame it knows no longer.
-    gone: Option<Duration>,
+    journeys: BTreeMap<ObjectId, Journey>,
+    shares: Option<Shares>,
     size_px: Option<(u32, u32)>,
     newest: Option<FrameResult>,
     warned: Option<Instant>,
@@ -78,7 +76,8 @@ struct Worker {
 /// When the system has no thread to give.
 pub(crate) fn spawn(
     hub: Arc<Hub>,
-    track: Box<dyn Track>,
+    session: Session,
+    talk: Talk,
     notify: Notify,
     options: Options,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -88,12 +87,13 @@ pub(crate) fn spawn(
         }
         let mut worker = Worker {
             hub: Arc::clone(&hub),
-            track,
+            session,
+            talk,
             notify: Arc::clone(&notify),
             options,
             held: Vec::new(),
-            kept: VecDeque::with_capacity(options.history + 1),
-            gone: None,
+            journeys: BTreeMap::new(),
+            shares: None,
             size_px: None,
             newest: None,
             warned: None,
@@ -113,18 +113,117 @@ pub(crate) fn spawn(
 impl Worker {
     /// Does what there is to do; `false` once closed.
     fn step(&mut self) -> bool {
-        let Some(Work { flushed, commands, frame }) = self.hub.next() else { return false };
+        let behind = self.is_behind();
+        let Some(Work { flushed, commands, frame }) = self.hub.next(!behind) else { return false };
         if flushed {
             // Running times start anew. Objects stay: coordinates and memories outlive a seek.
-            self.kept.clear();
-            (self.gone, self.newest) = (None, None);
+            self.session.forget_frames();
+            self.talk.forget_frames();
+            self.newest = None;
         }
         commands.into_iter().for_each(|command| self.carry_out(command));
+        self.hear();
+        let idle = frame.is_none();
+        if self.options.strict {
+            while self.is_behind() {
+                self.catch_up();
+            }
+        }
         if let Some((stamp, job)) = frame {
             self.look_at(stamp, job);
         }
-        self.hub.set_idle(self.track.is_idle() && self.held.is_empty());
+        // Time to spare goes to late prompts; where there is none they get their share.
+        if self.is_behind() && (idle || self.owes()) {
+            self.catch_up();
+        }
+        let nothing = self.session.tracker().is_idle() && self.held.is_empty() && !self.talk.wants_frames();
+        self.hub.set_idle(nothing);
         true
+    }
+
+    fn is_behind(&self) -> bool {
+        self.session.tracker().behind().0 > 0
+    }
+
+    /// Whether late prompts have had less than their share.
+    fn owes(&self) -> bool {
+        self.shares.is_some_and(|shares| {
+            shares.late.as_secs_f64() < self.options.share * (shares.late + shares.live).as_secs_f64()
+        })
+    }
+
+    /// One unit of work for late prompts.
+    fn catch_up(&mut self) {
+        let begun = Instant::now();
+        let shares =
+            *self.shares.get_or_insert(Shares { since: begun, late: Duration::ZERO, live: Duration::ZERO });
+        let within = (!self.options.strict).then_some(self.options.within);
+        let pace = Pace { now: shares.since.elapsed(), within };
+        match self.session.catch_up(pace, self.size_px.unwrap_or_default()) {
+            Err(error) => self.warn(error.to_string(), error.is_transient()),
+            Ok((late, progress)) => {
+                for (frame, object) in late {
+                    if let Some(journey) = self.journeys.get_mut(&object.id) {
+                        journey.looked_at += 1;
+                    }
+                    (self.notify)(Notice::Late { frame, object });
+                }
+                for given_up in progress.given_up {
+                    self.journeys.remove(&given_up.object);
+                    self.hub.count_prompt(false);
+                    let (id, reason) = (Some(given_up.object), given_up.error.to_string());
+                    (self.notify)(Notice::Refused { id, at: None, reason });
+                }
+                if !progress.live.is_empty() {
+                    self.refresh();
+                }
+                for id in progress.live {
+                    self.arrived(id);
+                }
+            }
+        }
+        self.shares = self.is_behind().then(|| Shares { late: shares.late + begun.elapsed(), ..shares });
+    }
+
+    /// A late prompt's object is live.
+    fn arrived(&mut self, id: ObjectId) {
+        let (Some(journey), Some(newest)) = (self.journeys.remove(&id), &self.newest) else { return };
+        (self.notify)(Notice::CaughtUp {
+            id,
+            from: journey.from,
+            to: newest.frame,
+            took: journey.began.elapsed(),
+            looked_at: journey.looked_at,
+            degraded: journey.degraded,
+        });
+    }
+
+    /// What came through the hatch.
+    fn hear(&mut self) {
+        while let Some(heard) = self.talk.hear(self.newest.as_ref().map(|newest| newest.frame)) {
+            match heard {
+                Heard::Record(record) => (self.notify)(Notice::Query(record)),
+                Heard::Release(frame) => self.session.release(frame),
+                Heard::Found { mut record, frame, boxes, object } => {
+                    for (at, within) in boxes {
+                        let known = object.filter(|id| self.session.tracker().has(*id));
+                        let id = known.unwrap_or_else(|| self.new_id());
+                        self.talk.is_found(id, &record);
+                        if let Some(object) = record.objects.get_mut(at) {
+                            object.id = Some(id);
+                        }
+                        self.prompt(id, At::Frame(frame.index), sightline_core::Prompt::Box(within));
+                    }
+                    (self.notify)(Notice::Query(record));
+                }
+            }
+        }
+    }
+
+    fn new_id(&self) -> ObjectId {
+        let mut last = self.options.last_id.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        ObjectId(*last)
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -133,7 +232,9 @@ impl Worker {
             Command::Remove(id) => {
                 let held = self.held.len();
                 self.held.retain(|request| request.id != id);
-                if !self.track.remove(id) && held == self.held.len() {
+                self.journeys.remove(&id);
+                self.talk.forget(id);
+                if !self.session.remove(id) && held == self.held.len() {
                     let reason = format!("object to remove: expected one that is tracked, got {id}");
                     (self.notify)(Notice::Refused { id: Some(id), at: None, reason });
                 }
@@ -141,63 +242,68 @@ impl Worker {
             }
             Command::Clear => {
                 self.held.clear();
-                self.track.clear();
+                self.journeys.clear();
+                self.talk.clear();
+                self.session.clear();
                 self.republish(Vec::clear);
             }
+            Command::Question(question) => self.talk.put(question),
+            Command::Withdraw(id) => self.talk.withdraw(id),
         }
     }
 
     /// Takes a prompt, for now or for later.
     fn admit(&mut self, request: Request) {
-        if request.correction && !self.track.has(request.id) && self.held.iter().all(|h| h.id != request.id) {
+        let known = |id| self.session.tracker().has(id) || self.held.iter().any(|held| held.id == id);
+        if request.correction && !known(request.id) {
             let expected = "correction: expected an object that is tracked";
-            return self.refuse(&request, format!("{expected}, got {}", request.id));
+            return self.refuse(request.id, request.at, format!("{expected}, got {}", request.id));
         }
-        // The first frame at or after the time asked for.
-        let found = request.at.map(|at| {
-            self.kept.iter().find(|(_, time)| time.is_some_and(|time| time >= at)).map(|(index, _)| *index)
-        });
-        match (found, request.at.zip(self.gone)) {
-            (_, Some((at, gone))) if at <= gone => {
-                let oldest = self.kept.iter().find_map(|(_, time)| *time).unwrap_or(gone);
-                let reason = format!(
-                    "prompt's running-time: expected at least {:.3} s, the oldest frame kept (history={}), got {:.3} s",
-                    oldest.as_secs_f64(),
-                    self.options.history,
-                    at.as_secs_f64()
-                );
-                self.refuse(&request, reason);
-            }
-            (Some(Some(index)), _) => self.apply(request, Some(index)),
-            (None, _) if self.size_px.is_some() || !request.draft.needs_size() => self.apply(request, None),
+        let newest = self.newest.as_ref().and_then(|newest| newest.frame.running_time);
+        match request.at {
+            Some(at) if newest.is_some_and(|newest| newest >= at) => self.apply(request, At::RunningTime(at)),
+            None if self.size_px.is_some() || !request.draft.needs_size() => self.apply(request, At::Next),
             _ if self.held.len() < COMMANDS => self.held.push(request),
-            _ => self.refuse(&request, format!("waiting prompts: expected at most {COMMANDS}, got one more")),
-        }
-    }
-
-    fn apply(&mut self, request: Request, frame: Option<u64>) {
-        let prompt =
-            request.draft.resolve(self.size_px.unwrap_or_default()).map_err(|error| error.to_string());
-        let applied = prompt.and_then(|prompt| {
-            self.track.prompt(request.id, frame, prompt).map_err(|failure| failure.reason)
-        });
-        match applied {
-            Err(reason) => self.refuse(&request, reason),
-            Ok(frame) => {
-                self.hub.count_prompt(true);
-                (self.notify)(Notice::Applied { id: request.id, frame });
-                if let (Some(_), Some(size_px)) = (frame, self.size_px)
-                    && let Ok(objects) = self.track.results(size_px)
-                {
-                    self.republish(|newest| *newest = objects);
-                }
+            at => {
+                let reason = format!("waiting prompts: expected at most {COMMANDS}, got one more");
+                self.refuse(request.id, at, reason);
             }
         }
     }
 
-    fn refuse(&self, request: &Request, reason: String) {
+    fn apply(&mut self, request: Request, at: At) {
+        match request.draft.resolve(self.size_px.unwrap_or_default()) {
+            Ok(prompt) => self.prompt(request.id, at, prompt),
+            Err(error) => self.refuse(request.id, request.at, error.to_string()),
+        }
+    }
+
+    fn prompt(&mut self, id: ObjectId, at: At, prompt: sightline_core::Prompt) {
+        let at = if self.options.naive { At::Next } else { at };
+        let applied = match at {
+            At::Next => self.session.prompt(id, at, prompt),
+            _ => self.session.prompt_late(id, at, prompt),
+        };
+        let (frame, degraded) = match applied {
+            Err(error) => {
+                let at = if let At::RunningTime(at) = at { Some(at) } else { None };
+                return self.refuse(id, at, error.to_string());
+            }
+            Ok(Applied::CatchingUp { from, degraded }) => {
+                let journey = Journey { from, degraded, began: Instant::now(), looked_at: 0 };
+                self.journeys.insert(id, journey);
+                (Some(from), degraded)
+            }
+            Ok(Applied::Now(frame)) => (Some(frame), false),
+            Ok(Applied::Pending) => (None, false),
+        };
+        self.hub.count_prompt(true);
+        (self.notify)(Notice::Applied { id, frame, degraded });
+    }
+
+    fn refuse(&self, id: ObjectId, at: Option<Duration>, reason: String) {
         self.hub.count_prompt(false);
-        (self.notify)(Notice::Refused { id: Some(request.id), at: request.at, reason });
+        (self.notify)(Notice::Refused { id: Some(id), at, reason });
     }
 
     /// Prompts whose frame this is.
@@ -208,48 +314,53 @@ impl Worker {
             (Some(_), None) => false,
         };
         let due: Vec<Request> = self.held.extract_if(.., due).collect();
-        due.into_iter().for_each(|request| self.apply(request, None));
+        due.into_iter().for_each(|request| self.apply(request, At::Next));
     }
 
     fn look_at(&mut self, stamp: FrameStamp, job: Job) {
         let Job { arrival, copy } = job;
-        let queue = arrival.elapsed();
+        let (queue, begun) = (arrival.elapsed(), Instant::now());
         self.size_px = Some(copy.size_px());
         self.apply_due(stamp);
-        if self.track.is_idle() {
+        self.talk.frame_comes();
+        if self.session.tracker().is_idle() && !self.talk.wants_frames() {
             let record = self.hub.skip(stamp, copy, SkipReason::NoPrompt);
             return self.tell(record);
         }
+        self.session.show_all(self.talk.wants_all());
         let result = match copy.picture() {
-            Ok(picture) => self.track.process(stamp, &picture),
-            Err(error) => Err(Failure { reason: error.to_string(), transient: true }),
+            Ok(picture) => {
+                let processed = self.session.process(stamp, &picture);
+                processed.map_err(|error| (error.to_string(), error.is_transient()))
+            }
+            Err(error) => Err((error.to_string(), true)),
         };
         match result {
             Ok(mut result) => {
                 result.stages.queue = queue;
                 result.latency = arrival.elapsed();
-                self.remember(stamp);
                 self.newest = Some(result.clone());
                 let published = Arc::new(Published::new(result));
-                if self.hub.finish(Arc::clone(&published), copy) {
+                if self.hub.finish(Arc::clone(&published)) {
                     self.tell(Some(FrameRecord::from(published.result())));
                 }
+                // Once its masks are out.
+                if let Ok(picture) = copy.picture() {
+                    let Self { talk, session, .. } = self;
+                    talk.frame_went(published.result(), &picture, || session.pin_newest());
+                }
+                self.hub.give_back(copy);
             }
-            Err(failure) => {
+            Err((reason, transient)) => {
                 let record = self.hub.skip(stamp, copy, SkipReason::Error);
                 if record.is_some() {
-                    self.warn(&failure);
+                    self.warn(reason.clone(), transient);
                 }
-                self.tell(record.map(|record| FrameRecord { error: Some(failure.reason), ..record }));
+                self.tell(record.map(|record| FrameRecord { error: Some(reason), ..record }));
             }
         }
-    }
-
-    fn remember(&mut self, stamp: FrameStamp) {
-        self.kept.push_back((stamp.index, stamp.running_time));
-        while self.kept.len() > self.options.history {
-            let time = self.kept.pop_front().and_then(|(_, time)| time);
-            self.gone = time.or(self.gone);
+        if let Some(shares) = &mut self.shares {
+            shares.live += begun.elapsed();
         }
     }
 
@@ -260,12 +371,21 @@ impl Worker {
         }
     }
 
-    fn warn(&mut self, failure: &Failure) {
-        if self.options.strict && !failure.transient {
-            (self.notify)(Notice::Fatal(failure.reason.clone()));
+    fn warn(&mut self, reason: String, transient: bool) {
+        if self.options.strict && !transient {
+            (self.notify)(Notice::Fatal(reason));
         } else if self.warned.is_none_or(|at| at.elapsed() >= WARNING_PAUSE) {
             self.warned = Some(Instant::now());
-            (self.notify)(Notice::Warning(failure.reason.clone()));
+            (self.notify)(Notice::Warning(reason));
+        }
+    }
+
+    /// Publishes the newest frame's objects as they stand now.
+    fn refresh(&mut self) {
+        if let Some(size_px) = self.size_px
+            && let Ok(objects) = self.session.results(size_px.0, size_px.1)
+        {
+            self.republish(|newest| *newest = objects);
         }
     }
 

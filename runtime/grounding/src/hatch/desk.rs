@@ -32,7 +32,7 @@ impl Default for HatchSettings {
 pub struct Ask {
     /// The query; its times are those of [`Hatch::now`](crate::Hatch::now).
     pub query: Query,
-    /// Cropped and scaled as `sent` says, oldest first.
+    /// Cropped and scaled as `sent` says: close-ups, then the scene, oldest first.
     pub images: Vec<Image>,
     /// What the pictures show of the frames.
     pub sent: Sent,

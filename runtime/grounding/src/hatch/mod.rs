@@ -281,7 +281,10 @@ async fn answer(shared: Arc<Shared>, client: Arc<Client>, ask: Ask) {
         let got = format!("{} ms in the queue", waited.as_millis());
         return fail(GroundingError::new(Kind::Expired, subject, "its turn before its expiry", got));
     }
-    if images.len() != sent.images() as usize || images.iter().any(|image| image.size_px() != sent.sent_px())
+    let scene = images.get(sent.crops().len()..).unwrap_or_default();
+    if images.len() != sent.images() as usize
+        || scene.is_empty()
+        || scene.iter().any(|image| image.size_px() != sent.sent_px())
     {
         let [width, height] = sent.sent_px();
         let subject = format!("pictures of query {id}");

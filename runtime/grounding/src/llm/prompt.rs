@@ -67,16 +67,43 @@ pub fn prompt(kind: &QueryKind, protocol: Protocol, sent: &Sent) -> Request {
         _ => "You look at pictures from a camera and answer briefly.",
     };
     let mut request = Request { system: system.to_owned(), text, ..Request::default() };
-    if sent.images() > 1 && !request.system.is_empty() {
-        let images = sent.images();
-        request.system.push_str(&format!(" There are {images} pictures, oldest first, numbered from 0."));
-    }
-    if !sent.marks().is_empty() && !request.system.is_empty() {
-        let marks: Vec<String> = sent.marks().iter().map(|id| format!("object {id}")).collect();
-        let marks = marks.join(", ");
-        request.system.push_str(&format!(" Drawn outlines bear the numbers of {marks}; call them so."));
+    if !request.system.is_empty() {
+        request.system.push_str(&pictures(sent));
     }
     request
+}
+
+/// Which picture is what, and which numbers stand for objects; empty for one picture without numbers.
+fn pictures(sent: &Sent) -> String {
+    let mut words = String::new();
+    let (images, crops) = (sent.images() as usize, sent.crops());
+    if images > 1 {
+        let order = if crops.is_empty() { ", oldest first" } else { "" };
+        words = format!(" There are {images} pictures{order}, numbered from 0.");
+    }
+    let mut at = 0;
+    for run in crops.chunk_by(|a, b| a == b) {
+        let (first, last) = (at, at + run.len() - 1);
+        at += run.len();
+        let id = run[0];
+        words.push_str(&match run.len() {
+            1 => format!(" Picture {first} is a close-up of object {id}."),
+            _ => format!(" Pictures {first} to {last} are close-ups of object {id}, oldest first."),
+        });
+    }
+    if at > 0 && at < images {
+        let last = images - 1;
+        words.push_str(&match images - at {
+            1 => format!(" Picture {at} is the whole scene."),
+            _ => format!(" Pictures {at} to {last} are the whole scene, oldest first."),
+        });
+    }
+    if !sent.marks().is_empty() {
+        let marks: Vec<String> = sent.marks().iter().map(|id| format!("object {id}")).collect();
+        let marks = marks.join(", ");
+        words.push_str(&format!(" Drawn outlines bear the numbers of {marks}; call them so."));
+    }
+    words
 }
 
 #[cfg(test)]
@@ -100,6 +127,32 @@ mod tests {
                 let told = request.system.contains("2 pictures") && request.system.contains("object 3");
                 assert!(told || request.system.is_empty(), "{protocol}: {}", request.system);
             }
+        }
+    }
+
+    #[test]
+    fn every_picture_is_introduced() {
+        let sent = Sent::whole([64, 64], [64, 64]).unwrap();
+        let crops = [3, 3, 3, 5].map(ObjectId).to_vec();
+        let one = sent.clone().with_marks(vec![ObjectId(3)]);
+        let object = sent.clone().with_crops(crops).with_images(5).with_marks(vec![ObjectId(3), ObjectId(5)]);
+        let scenes = sent.clone().with_crops(vec![ObjectId(7)]).with_images(3);
+        for (sent, expected) in [
+            (&sent, ""),
+            (&one, " Drawn outlines bear the numbers of object 3; call them so."),
+            (
+                &object,
+                " There are 5 pictures, numbered from 0. Pictures 0 to 2 are close-ups of object 3, oldest first. \
+                 Picture 3 is a close-up of object 5. Picture 4 is the whole scene. \
+                 Drawn outlines bear the numbers of object 3, object 5; call them so.",
+            ),
+            (
+                &scenes,
+                " There are 3 pictures, numbered from 0. Picture 0 is a close-up of object 7. \
+                 Pictures 1 to 2 are the whole scene, oldest first.",
+            ),
+        ] {
+            assert_eq!(pictures(sent), expected);
         }
     }
 }

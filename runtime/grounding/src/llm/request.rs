@@ -54,6 +54,11 @@ impl Image {
         [self.width_px.into(), self.height_px.into()]
     }
 
+    /// Its bytes.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
     /// As a `data:` URL of a baseline JPEG.
     ///
     /// # Errors

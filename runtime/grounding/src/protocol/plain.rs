@@ -12,7 +12,7 @@ pub(super) fn read(text: &str, sent: &Sent, reading: &mut Reading) {
 /// The verdict and the numbers in `reading.text`.
 pub(super) fn read_words(sent: &Sent, reading: &mut Reading) {
     reading.verdict = verdict(&reading.text);
-    if sent.marks().is_empty() {
+    if !sent.has_numbers() {
         return;
     }
     let text = std::mem::take(&mut reading.text);
@@ -28,7 +28,10 @@ pub(super) fn read_words(sent: &Sent, reading: &mut Reading) {
 }
 
 pub(super) fn unknown(number: u64, sent: &Sent, reading: &mut Reading) {
-    let drawn: Vec<String> = sent.marks().iter().map(ObjectId::to_string).collect();
+    let mut known: Vec<&ObjectId> = sent.marks().iter().chain(sent.crops()).collect();
+    known.sort_unstable();
+    known.dedup();
+    let drawn: Vec<String> = known.into_iter().map(ObjectId::to_string).collect();
     let drawn = drawn.join(", ");
     reading.problem(ProblemKind::Unknown, format_args!("object: expected one of [{drawn}], got {number}"));
 }

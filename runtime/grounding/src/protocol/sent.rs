@@ -7,7 +7,8 @@ pub const OVERHANG: f64 = 0.05;
 
 /// What was shown to the model: which part of the picture, at which size, with which numbers drawn on it.
 ///
-/// All pictures of one request share this geometry.
+/// All pictures of one request share this geometry, save for close-ups of tracked objects that stand before them.
+/// Boxes are in the last picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
     picture_px: [u32; 2],
@@ -15,6 +16,7 @@ pub struct Sent {
     sent_px: [u32; 2],
     images: u32,
     marks: Vec<ObjectId>,
+    crops: Vec<ObjectId>,
 }
 
 impl Sent {
@@ -39,7 +41,7 @@ impl Sent {
             let got = format_args!("{width}x{height}");
             return Err(ValueError::new(Kind::Geometry, "size sent", "at least 1x1", got));
         }
-        Ok(Self { picture_px, crop_px, sent_px, images: 1, marks: Vec::new() })
+        Ok(Self { picture_px, crop_px, sent_px, images: 1, marks: Vec::new(), crops: Vec::new() })
     }
 
     /// The whole picture, scaled to `sent_px`.
@@ -60,7 +62,7 @@ impl Sent {
         })
     }
 
-    /// The same with `images` pictures in the request, oldest first.
+    /// The same with `images` pictures in the request, close-ups included; the others oldest first.
     #[must_use]
     pub fn with_images(mut self, images: u32) -> Self {
         self.images = images;
@@ -71,6 +73,13 @@ impl Sent {
     #[must_use]
     pub fn with_marks(mut self, marks: Vec<ObjectId>) -> Self {
         self.marks = marks;
+        self
+    }
+
+    /// The same where the first pictures are close-ups, of any size: the object on each.
+    #[must_use]
+    pub fn with_crops(mut self, crops: Vec<ObjectId>) -> Self {
+        self.crops = crops;
         self
     }
 
@@ -89,9 +98,19 @@ impl Sent {
         &self.marks
     }
 
-    /// The object that bore a number.
+    /// The objects on the close-ups, one a picture.
+    pub fn crops(&self) -> &[ObjectId] {
+        &self.crops
+    }
+
+    /// Whether objects were called by number at all.
+    pub fn has_numbers(&self) -> bool {
+        !self.marks.is_empty() || !self.crops.is_empty()
+    }
+
+    /// The object that bore a number, on the scene or as a close-up.
     pub fn mark(&self, number: u64) -> Option<ObjectId> {
-        self.marks.iter().copied().find(|id| u64::from(id.0) == number)
+        self.marks.iter().chain(&self.crops).copied().find(|id| u64::from(id.0) == number)
     }
 
     /// `box_in_picture` from a box in shares of what was sent (x0, y0, x1, y1 in `[0, 1]`), and whether it was clipped.

@@ -81,6 +81,20 @@ impl Bits {
             .then(|| &self.words[y * self.words_per_row..][..self.words_per_row])
     }
 
+    /// Pixels set in a part of the picture, `[x0, y0, x1, y1]`, the latter two exclusive.
+    pub(super) fn count_within(&self, [x0, y0, x1, y1]: [u32; 4]) -> u64 {
+        let (x0, x1) = (x0 as usize, (x1 as usize).min(self.words_per_row * 64));
+        let mut count = 0;
+        for row in (y0 as usize..y1 as usize).filter_map(|y| self.row(y)) {
+            for (index, word) in row.iter().enumerate().take(x1.div_ceil(64)).skip(x0 / 64) {
+                let (from, to) = (x0.saturating_sub(index * 64), (x1 - index * 64).min(64));
+                let kept = u64::MAX.checked_shl(from as u32).unwrap_or(0) & (u64::MAX >> (64 - to));
+                count += u64::from((word & kept).count_ones());
+            }
+        }
+        count
+    }
+
     /// Keeps the pixels of `from` whose neighbours are set as well: all eight, or the four beside, above and
     /// below. Outside of the picture nothing is set.
     pub(super) fn erode(&mut self, from: &Self, diagonals: bool) {

@@ -8,6 +8,7 @@
 mod bits;
 mod color;
 mod font;
+mod marks;
 mod surface;
 
 use sightline_core::{NormBox, Rle};
@@ -15,6 +16,7 @@ use sightline_core::{NormBox, Rle};
 use bits::Bits;
 pub use color::{Color, palette};
 use font::{GLYPH_HEIGHT_PX, GLYPH_WIDTH_PX, glyph};
+pub use marks::set_of_mark;
 pub use surface::{PictureMut, PlaneMut};
 
 use surface::Ink;
@@ -106,7 +108,10 @@ fn label_scale(height_px: u32) -> u32 {
 
 /// Width and height in pixels of a [`label`] in a picture of `height_px` rows, its background included.
 pub fn label_size_px(text: &str, height_px: u32) -> (u32, u32) {
-    let scale = label_scale(height_px);
+    label_extent_px(text, label_scale(height_px))
+}
+
+fn label_extent_px(text: &str, scale: u32) -> (u32, u32) {
     let characters = text.chars().count().min(4096) as u32;
     // One column between characters, and a border of two font pixels.
     let columns = (characters * (GLYPH_WIDTH_PX + 1)).saturating_sub(1);
@@ -119,11 +124,15 @@ pub fn label_size_px(text: &str, height_px: u32) -> (u32, u32) {
 /// can. Letters are 7 font pixels tall; a font pixel grows with the picture's height (2 at 720p, 3 at 1080p).
 /// What is not printable ASCII is drawn as `?`.
 pub fn label(picture: &mut PictureMut<'_>, x_px: u32, y_px: u32, text: &str, color: Color) {
+    let scale = label_scale(picture.height_px());
+    label_at_scale(picture, x_px, y_px, text, color, scale);
+}
+
+fn label_at_scale(picture: &mut PictureMut<'_>, x_px: u32, y_px: u32, text: &str, color: Color, scale: u32) {
     if text.is_empty() {
         return;
     }
-    let scale = label_scale(picture.height_px());
-    let (width, height) = label_size_px(text, picture.height_px());
+    let (width, height) = label_extent_px(text, scale);
     let x_px = x_px.min(picture.width_px().saturating_sub(width));
     let y_px = y_px.min(picture.height_px().saturating_sub(height));
     let (ground, ink) = (picture.ink(color, 1.0), picture.ink(color.contrasting(), 1.0));

@@ -13,7 +13,7 @@ use sightline_engine_api::GraphName;
 use sightline_engine_fake::{FakeHandle, FakeOptions};
 use sightline_tracker::Session;
 
-use super::{Mode, SightlineTrack, session::Tracked};
+use super::{Mode, SightlineTrack};
 use crate::{
     meta::SightlineMeta,
     record::{FRAME_MESSAGE, FrameRecord},
@@ -71,10 +71,11 @@ impl Rig {
         let handle = options.handle.clone();
         let options_of = sightline_tracker::Options {
             history: element.property::<u32>("history") as usize,
+            memory_bytes: 0,
             max_objects: 3,
         };
         let session = Session::new(sightline_engine_fake::model(options), options_of).unwrap();
-        element.imp().state().next_track = Some(Box::new(Tracked::new(session)));
+        element.imp().state().next_session = Some(session);
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
         let mut harness = gst_check::Harness::with_element(&element, Some("sink"), Some("src"));

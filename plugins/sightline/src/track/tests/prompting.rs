@@ -58,12 +58,6 @@ fn what_cannot_be_used_is_refused_aloud_and_the_stream_goes_on() {
         ("outside this picture", "p, box-px=<500, 500, 600, 600>", 2, "128x96 picture"),
         ("no such file", "p, mask=\"/nowhere/mask.png\"", 2, "mask /nowhere/mask.png: expected"),
         ("empty mask", "p, mask=\"<\", mask-width=4, mask-height=3", 2, "mask"),
-        (
-            "gone",
-            "p, box=<0.1, 0.2, 0.3, 0.5>, running-time=(guint64)0",
-            2,
-            "running-time: expected at least",
-        ),
     ] {
         let mut rig = Rig::new(Mode::EveryFrame, FakeOptions::default());
         rig.add_square();
@@ -104,6 +98,22 @@ fn a_prompt_about_a_kept_frame_is_replayed() {
     assert_eq!(objects[0].mask, objects[1].mask, "it has caught up");
     let applied = rig.of("sightline-prompt-applied").pop().unwrap();
     assert_eq!((applied.get::<u32>("id"), applied.get::<u64>("index")), (Ok(2), Ok(3)));
+}
+
+#[test]
+fn a_prompt_about_a_frame_that_is_gone_goes_to_the_oldest_kept() {
+    let mut rig = Rig::new(Mode::EveryFrame, FakeOptions::default());
+    rig.add_square();
+    (0..8).for_each(|_| drop(rig.push()));
+    assert_eq!(rig.add("p, box=<0.1, 0.2, 0.3, 0.5>, running-time=(guint64)0"), 2);
+    rig.push();
+    let applied = rig.of("sightline-prompt-applied").pop().unwrap();
+    assert_eq!((applied.get::<u64>("index"), applied.get::<bool>("degraded")), (Ok(4), Ok(true)));
+    let late: Vec<u64> = rig.of("sightline-late").iter().map(|late| late.get("index").unwrap()).collect();
+    assert_eq!(late, [4, 5, 6, 7]);
+    let live = rig.of("sightline-caught-up").pop().unwrap();
+    assert_eq!((live.get::<u64>("from-index"), live.get::<u64>("index")), (Ok(4), Ok(7)));
+    assert_eq!((live.get::<u32>("id"), live.get::<u32>("looked-at")), (Ok(2), Ok(4)));
 }
 
 #[test]
