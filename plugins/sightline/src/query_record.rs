@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use sightline_core::{FrameStamp, NormBox, ObjectId, ObjectResult, ValueError};
-use sightline_grounding::CaptionSpan;
+pub use sightline_grounding::CaptionSpan;
 
 use crate::record::{get, ns, objects_of, objects_to_array, refuse, set_stamp, stamp_of};
 

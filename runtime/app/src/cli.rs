@@ -1,15 +1,19 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
 mod models;
+mod query;
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _,
+};
 
 pub(crate) use self::models::{
     ExportArgs, ExportFlags, LayoutArg, ListArgs, ModelsArgs, ModelsCommand, PullArgs, VerifyArgs,
     VerifyFlags,
 };
+pub(crate) use self::query::{LateArg, LlmFlags, QueryFlags};
 
 /// Say what to watch; it finds it in the live picture and keeps a mask on it.
 #[derive(Debug, Parser)]
@@ -47,7 +51,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(
-    group = clap::ArgGroup::new("prompt").args(["box_px", "point_px", "mask"]).multiple(true).required(true),
+    group = clap::ArgGroup::new("prompt").args(["box_px", "point_px", "mask", "query", "ask", "watch", "caption_every"]).multiple(true).required(true),
     after_help = "\
 Every --box, --point and --mask is an object of its own; they get the ids 1, 2, ... in the order given.
 Coordinates are pixels of the upright picture, 0,0 is its top left corner.
@@ -58,6 +62,9 @@ Examples:
   Two objects, one line of JSON a frame, and one picture that shows how it went:
     sightline run --input clip.mp4 --box 300,180,420,360 --point 700,420 \\
                   --jsonl out.jsonl --contact-sheet sheet.png
+  In words, with a language model's server; how it is asked stands in configs/default.toml under [llm]:
+    sightline run --input /dev/video0 --query \"the red car on the left\" --display \\
+                  --llm http://127.0.0.1:8000/v1 --llm-model qwen2.5-vl-7b
   The object appears four seconds into the film:
     sightline run --input clip.mp4 --box 300,180,420,360 --at 4 --output out.mp4
   A webcam, in a window, until Ctrl-C; the recording is finished properly:
@@ -120,6 +127,15 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub(crate) max_seconds: Option<f64>,
 
+    #[command(flatten)]
+    pub(crate) queries: QueryFlags,
+
+    #[command(flatten)]
+    pub(crate) llm: LlmFlags,
+
+    #[command(flatten)]
+    pub(crate) clean_up: CleanUpFlags,
+
     /// A settings file; configs/default.toml lists every key
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -127,6 +143,18 @@ pub(crate) struct RunArgs {
     /// The prompts in the order they were given; filled from where they stood on the command line
     #[arg(skip)]
     pub(crate) prompts: Vec<PromptArg>,
+}
+
+/// What is tidied in masks.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct CleanUpFlags {
+    /// Fill holes of at most so many pixels of the model's low-res mask; 0 for none, 8 as the published predictor [default: 0]
+    #[arg(long, value_name = "PX")]
+    pub(crate) fill_hole_area: Option<usize>,
+
+    /// Remove specks of at most so many pixels of the model's low-res mask; 0 for none [default: 0]
+    #[arg(long, value_name = "PX")]
+    pub(crate) sprinkle_area: Option<usize>,
 }
 
 /// One `--box`, `--point` or `--mask`.
@@ -178,9 +206,35 @@ pub(crate) struct DavisArgs {
     #[arg(long, short, value_name = "NAME|DIR", default_value = "nano")]
     pub(crate) model: String,
 
-    /// What is taken from the first frame's annotation to prompt with
+    /// What is taken from the first frame's annotation to prompt with, or words
     #[arg(long, default_value = "mask")]
     pub(crate) prompt: PromptKind,
+
+    /// With --prompt text: a JSON file, {"sequence": ["words for its first object", ..]}
+    #[arg(long, value_name = "FILE", requires = "streaming")]
+    pub(crate) expressions: Option<PathBuf>,
+
+    /// Play at a camera's pace and score at every instant the newest mask
+    #[arg(long)]
+    pub(crate) streaming: bool,
+
+    /// With --streaming: pictures a second
+    #[arg(long, value_name = "N", default_value_t = 24.0, value_parser = fps)]
+    pub(crate) fps: f64,
+
+    /// With --streaming: play forward and back so many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
+    pub(crate) pingpong: usize,
+
+    #[command(flatten)]
+    pub(crate) llm: LlmFlags,
+
+    /// With --streaming: a settings file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) clean_up: CleanUpFlags,
 
     /// Write the figures as JSON
     #[arg(long, value_name = "FILE")]
@@ -199,6 +253,8 @@ pub(crate) enum PromptKind {
     Box,
     /// The pixel deepest inside it
     Point,
+    /// Words, with --streaming and --expressions
+    Text,
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +351,13 @@ fn box_px(text: &str) -> Result<[f32; 4], String> {
 
 fn point_px(text: &str) -> Result<[f32; 2], String> {
     numbers(text, "X,Y")
+}
+
+fn fps(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.1..=1000.0).contains(&value) => Ok(value),
+        _ => Err(format!("expected 0.1 to 1000 pictures a second, got {text:?}")),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -9,6 +9,7 @@ mod gstreamer;
 mod models;
 mod pictures;
 mod run;
+mod talk;
 mod trace;
 
 use std::{io::Write as _, process::ExitCode};

@@ -19,6 +19,17 @@ pub(crate) struct RgbPicture {
 }
 
 impl RgbPicture {
+    /// The pixels with rows of a multiple of four bytes, as GStreamer has them.
+    pub(crate) fn padded(&self) -> Vec<u8> {
+        let row = self.width_px as usize * 3;
+        let mut padded = Vec::with_capacity(row.next_multiple_of(4) * self.height_px as usize);
+        for pixels in self.data.chunks_exact(row) {
+            padded.extend_from_slice(pixels);
+            padded.resize(padded.len().next_multiple_of(4), 0);
+        }
+        padded
+    }
+
     /// The picture as the other rooms take it.
     pub(crate) fn view(&self) -> Result<Picture<'_>> {
         let plane = Plane { data: &self.data, stride_bytes: self.width_px as usize * 3 };

@@ -2,7 +2,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{ConfigError, EncoderPreset, Kind, TrackMode};
+use crate::{
+    ConfigError, EncoderPreset, Kind, TrackMode, llm::LlmLayer, query::CatchupLayer, query::QueryLayer,
+};
 
 /// The text of `configs/default.toml`: complete, and the lowest layer.
 pub const DEFAULTS: &str = include_str!("../../../configs/default.toml");
@@ -15,6 +17,12 @@ pub struct Layer {
     pub model: ModelLayer,
     /// `[track]`
     pub track: TrackLayer,
+    /// `[llm]`
+    pub llm: LlmLayer,
+    /// `[query]`
+    pub query: QueryLayer,
+    /// `[catchup]`
+    pub catchup: CatchupLayer,
     /// `[output]`
     pub output: OutputLayer,
 }
@@ -39,6 +47,10 @@ pub struct TrackLayer {
     pub history: Option<usize>,
     /// Objects tracked at once.
     pub max_objects: Option<usize>,
+    /// Largest hole of a mask that is filled.
+    pub fill_hole_area: Option<usize>,
+    /// Largest speck of a mask that is removed.
+    pub sprinkle_area: Option<usize>,
 }
 
 /// `[output]`
@@ -63,6 +75,50 @@ macro_rules! each_key {
         $use!(track, mode);
         $use!(track, history);
         $use!(track, max_objects);
+        $use!(track, fill_hole_area);
+        $use!(track, sprinkle_area);
+        $use!(llm, url);
+        $use!(llm, model);
+        $use!(llm, key_variable);
+        $use!(llm, protocol);
+        $use!(llm, image_longest_px);
+        $use!(llm, image_quality);
+        $use!(llm, max_images);
+        $use!(llm, temperature);
+        $use!(llm, max_tokens);
+        $use!(llm, max_answer);
+        $use!(llm, structured);
+        $use!(llm, connect_timeout_s);
+        $use!(llm, first_token_timeout_s);
+        $use!(llm, total_timeout_s);
+        $use!(llm, retries);
+        $use!(llm, retry_base_s);
+        $use!(llm, retry_cap_s);
+        $use!(llm, breaker_failures);
+        $use!(llm, breaker_pause_s);
+        $use!(llm, requests_per_minute);
+        $use!(llm, tokens_per_minute);
+        $use!(llm, tokens_in_all);
+        $use!(query, patience_s);
+        $use!(query, grace_s);
+        $use!(query, depth);
+        $use!(query, at_once);
+        $use!(query, caption_every_s);
+        $use!(query, watch_every_s);
+        $use!(query, watch_at_least_s);
+        $use!(query, watch_scene_change);
+        $use!(query, watch_on_lost);
+        $use!(query, watch_to_fire);
+        $use!(query, watch_to_rearm);
+        $use!(query, find_again_after_s);
+        $use!(query, history_turns);
+        $use!(query, history);
+        $use!(query, crops);
+        $use!(query, crop_every_s);
+        $use!(query, crop_longest_px);
+        $use!(catchup, memory);
+        $use!(catchup, share);
+        $use!(catchup, within_s);
         $use!(output, encoder_preset);
         $use!(output, encoder_quantizer);
         $use!(output, contact_sheet_frames);
@@ -201,6 +257,17 @@ mod tests {
         assert_eq!(layer.model.name.as_deref(), Some("7"));
         assert_eq!(layer.model.threads, Some(3));
         assert_eq!(layer.track.mode, Some(TrackMode::EveryFrame));
+        let layer = vars(&[
+            ("SIGHTLINE_LLM_URL", "http://h/v1"),
+            ("SIGHTLINE_LLM_TEMPERATURE", "1"),
+            ("SIGHTLINE_LLM_STRUCTURED", "false"),
+            ("SIGHTLINE_QUERY_CAPTION_EVERY_S", "2.5"),
+            ("SIGHTLINE_CATCHUP_MEMORY", "64MiB"),
+        ])
+        .unwrap();
+        assert_eq!((layer.llm.url.as_deref(), layer.llm.temperature), (Some("http://h/v1"), Some(1.0)));
+        assert_eq!((layer.llm.structured, layer.query.caption_every_s), (Some(false), Some(2.5)));
+        assert_eq!(layer.catchup.memory.as_deref(), Some("64MiB"));
         let error = vars(&[("SIGHTLINE_MODEL_THREADS", "many")]).expect_err("not a number");
         assert!(error.to_string().contains("SIGHTLINE_MODEL_THREADS"), "{error}");
         assert!(vars(&[("SIGHTLINE_MODEL_THREADS", "-1")]).is_err());

@@ -5,11 +5,16 @@
 #![forbid(unsafe_code)]
 
 mod catalogue;
+mod check;
 mod error;
 mod layer;
+mod llm;
+mod query;
 mod settings;
 
 pub use catalogue::{Catalogue, CatalogueEntry, Checkpoint, Layout};
 pub use error::{ConfigError, Kind};
 pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
+pub use llm::{AnswerProtocol, LlmLayer, LlmSettings};
+pub use query::{CatchupLayer, CatchupSettings, QueryLayer, QuerySettings};
 pub use settings::{EncoderPreset, ModelSettings, OutputSettings, Settings, TrackMode, TrackSettings};

@@ -1,8 +1,11 @@
-use std::ops::RangeInclusive;
-
 use serde::Deserialize;
 
-use crate::{ConfigError, DEFAULTS, Kind, Layer};
+use crate::{
+    ConfigError, DEFAULTS, Kind, Layer,
+    check::{given, within},
+    llm::LlmSettings,
+    query::{CatchupSettings, QuerySettings},
+};
 
 /// Whether frames may be passed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -52,6 +55,9 @@ pub struct ModelSettings {
     pub threads: usize,
 }
 
+/// The most that `fill_hole_area` and `sprinkle_area` may be: a low-res mask of the largest models.
+const MAX_AREA_PX: usize = 65536;
+
 /// `[track]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackSettings {
@@ -61,6 +67,10 @@ pub struct TrackSettings {
     pub history: usize,
     /// Objects tracked at once.
     pub max_objects: usize,
+    /// Holes of at most so many pixels of the low-res mask are filled; 0 for none.
+    pub fill_hole_area: usize,
+    /// Specks of at most so many pixels of the low-res mask are removed; 0 for none.
+    pub sprinkle_area: usize,
 }
 
 /// `[output]`
@@ -77,12 +87,18 @@ pub struct OutputSettings {
 }
 
 /// All settings, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `[model]`
     pub model: ModelSettings,
     /// `[track]`
     pub track: TrackSettings,
+    /// `[llm]`
+    pub llm: LlmSettings,
+    /// `[query]`
+    pub query: QuerySettings,
+    /// `[catchup]`
+    pub catchup: CatchupSettings,
     /// `[output]`
     pub output: OutputSettings,
 }
@@ -94,7 +110,8 @@ impl Settings {
     /// `Kind::Value` naming the key, its range and what came.
     pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
         let defaults = Layer::from_toml("configs/default.toml", DEFAULTS)?;
-        let Layer { model, track, output } = layers.into_iter().fold(defaults, Layer::overlaid);
+        let Layer { model, track, llm, query, catchup, output } =
+            layers.into_iter().fold(defaults, Layer::overlaid);
         let name = given("model.name", model.name)?;
         if name.trim().is_empty() {
             return Err(ConfigError::new(Kind::Value, "setting model.name", "a name or a folder", "\"\""));
@@ -105,7 +122,12 @@ impl Settings {
                 mode: given("track.mode", track.mode)?,
                 history: within("track.history", track.history, 1..=64)?,
                 max_objects: within("track.max_objects", track.max_objects, 1..=64)?,
+                fill_hole_area: within("track.fill_hole_area", track.fill_hole_area, 0..=MAX_AREA_PX)?,
+                sprinkle_area: within("track.sprinkle_area", track.sprinkle_area, 0..=MAX_AREA_PX)?,
             },
+            llm: llm.check()?,
+            query: query.check()?,
+            catchup: catchup.check()?,
             output: OutputSettings {
                 encoder_preset: given("output.encoder_preset", output.encoder_preset)?,
                 encoder_quantizer: within("output.encoder_quantizer", output.encoder_quantizer, 0..=50)?,
@@ -124,23 +146,6 @@ impl Settings {
     }
 }
 
-/// The defaults name every key (a test sees to it), so only a broken build comes without a value.
-fn given<T>(key: &str, value: Option<T>) -> Result<T, ConfigError> {
-    value.ok_or_else(|| ConfigError::new(Kind::Value, format_args!("setting {key}"), "a value", "none"))
-}
-
-fn within<T>(key: &str, value: Option<T>, range: RangeInclusive<T>) -> Result<T, ConfigError>
-where
-    T: PartialOrd + std::fmt::Display,
-{
-    let value = given(key, value)?;
-    if range.contains(&value) {
-        return Ok(value);
-    }
-    let expected = format!("{} to {}", range.start(), range.end());
-    Err(ConfigError::new(Kind::Value, format_args!("setting {key}"), expected, value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +157,11 @@ mod tests {
         let settings = Settings::resolve([file, flags]).unwrap();
         assert_eq!(settings.model, ModelSettings { name: "b".into(), threads: 2 });
         assert_eq!((settings.track.history, settings.track.max_objects), (3, 16));
+        assert_eq!(
+            (settings.track.fill_hole_area, settings.track.sprinkle_area),
+            (0, 0),
+            "off unless asked for"
+        );
     }
 
     #[test]
@@ -159,6 +169,11 @@ mod tests {
         for (case, text, message) in [
             ("history", "[track]\nhistory = 65", "setting track.history: expected 1 to 64, got 65"),
             ("objects", "[track]\nmax_objects = 0", "setting track.max_objects: expected 1 to 64, got 0"),
+            (
+                "holes",
+                "[track]\nfill_hole_area = 65537",
+                "setting track.fill_hole_area: expected 0 to 65536, got 65537",
+            ),
             ("name", "[model]\nname = \" \"", "setting model.name: expected a name or a folder, got \"\""),
         ] {
             let layer = Layer::from_toml("f", text).unwrap();

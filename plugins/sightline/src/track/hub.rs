@@ -262,6 +262,7 @@ impl Hub {
         (inner.flushing, inner.flushed, inner.newest) = (true, true, None);
         let records = inner.cancel(SkipReason::Flushed);
         drop(inner);
+        self.to_worker.notify_one();
         self.to_stream.notify_all();
         records
     }
@@ -321,6 +322,16 @@ impl Hub {
             }
             inner = self.to_worker.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits for [`Hub::wake`]; `false` once the corridor is closed or flushed.
+    pub(crate) fn wait_for_news(&self) -> bool {
+        let ended = |inner: &Inner| inner.closed || inner.flushing;
+        let waits = |inner: &mut Inner| !inner.woken && !ended(inner);
+        let mut inner =
+            self.to_worker.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
+        inner.woken = false;
+        !ended(&inner)
     }
 
     /// Something came for the worker by another way than through here.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sightline_core::{Kind, ObjectId, ValueError};
-use sightline_grounding::{Hysteresis, ReAsk, hatch::HatchSettings, llm::LlmSettings};
+use sightline_grounding::{AlbumSettings, Hysteresis, ReAsk, hatch::HatchSettings, llm::LlmSettings};
 
 use super::talk::{TalkSettings, What};
 
@@ -109,6 +109,7 @@ pub(crate) fn parse_llm(structure: &gst::StructureRef) -> Result<TalkSettings, V
     let mut hatch = HatchSettings::default();
     let (mut re_ask, mut hysteresis) = (ReAsk::default(), Hysteresis::default());
     let (mut patience, mut grace) = (Duration::from_secs(5), Duration::from_secs(30));
+    let (mut history, mut album) = ((8, 16 * 1024), AlbumSettings::default());
     let mut reacquire = Some(Duration::from_secs(3));
     for field in structure.fields() {
         let name = field.as_str();
@@ -156,18 +157,23 @@ pub(crate) fn parse_llm(structure: &gst::StructureRef) -> Result<TalkSettings, V
             "grace-s" => grace = seconds()?,
             "depth" => hatch.depth = small()? as usize,
             "at-once" => hatch.at_once = small()? as usize,
-            "reacquire-s" => reacquire = Some(seconds()?).filter(|after| !after.is_zero()),
+            "find-again-after-s" => reacquire = Some(seconds()?).filter(|after| !after.is_zero()),
             "watch-every-s" => re_ask.every = seconds()?,
             "watch-at-least-s" => re_ask.at_least = seconds()?,
             "watch-scene-change" => re_ask.scene_change = Some(real()? as f32).filter(|change| *change > 0.0),
             "watch-on-lost" => re_ask.on_lost = flag()?,
             "watch-to-fire" => hysteresis.to_fire = small()?,
             "watch-to-rearm" => hysteresis.to_rearm = small()?,
+            "history-turns" => history.0 = small()? as usize,
+            "history-bytes" => history.1 = small()? as usize,
+            "crops" => album.crops = small()? as usize,
+            "crop-every-s" => album.every = seconds()?,
+            "crop-longest-px" => album.longest_px = small()?,
             other => return Err(refuse("llm", "one of the documented fields", other)),
         }
     }
     llm.check().map_err(|error| refuse("llm", "settings a server can be asked with", error))?;
-    Ok(TalkSettings { llm, hatch, patience, grace, reacquire, re_ask, hysteresis })
+    Ok(TalkSettings { llm, hatch, patience, grace, reacquire, re_ask, hysteresis, history, album })
 }
 
 #[cfg(test)]

@@ -29,9 +29,6 @@ use crate::query_record::{NamedObject, QueryRecord};
 
 /// Standing questions there may be.
 const STANDING: usize = 16;
-/// Turns of the conversation that go along, and their bytes.
-const TURNS: usize = 8;
-const TURN_BYTES: usize = 8 * 1024;
 /// Share of an object's longer side that its close-ups show around it.
 const AROUND: f32 = 0.25;
 /// The picture whose changes count: small enough for every frame.
@@ -90,6 +87,9 @@ pub(crate) struct TalkSettings {
     pub(crate) reacquire: Option<Duration>,
     pub(crate) re_ask: ReAsk,
     pub(crate) hysteresis: Hysteresis,
+    /// Turns of the conversation that go along, and their bytes.
+    pub(crate) history: (usize, usize),
+    pub(crate) album: AlbumSettings,
 }
 
 /// What the worker is to do.
@@ -137,6 +137,8 @@ struct Server {
     hatch: Hatch,
     composer: Composer,
     album: Album,
+    /// The conversation so far.
+    history: History,
     settings: TalkSettings,
 }
 
@@ -147,7 +149,6 @@ pub(crate) struct Talk {
     open: BTreeMap<QueryId, Open>,
     standing: Vec<Standing>,
     found: BTreeMap<ObjectId, FoundObject>,
-    history: History,
     said: VecDeque<Heard>,
     thumb: Option<Vec<u8>>,
 }
@@ -165,7 +166,8 @@ impl Talk {
             Ok::<_, GroundingError>(Server {
                 hatch: Hatch::open(settings.llm.clone(), settings.hatch, Some(Box::new(wake)))?,
                 composer: Composer::new(settings.patience, settings.grace, settings.llm.max_images),
-                album: Album::new(AlbumSettings::default())?,
+                album: Album::new(settings.album)?,
+                history: History::new(settings.history.0, settings.history.1),
                 settings,
             })
         });
@@ -175,7 +177,6 @@ impl Talk {
             open: BTreeMap::new(),
             standing: Vec::new(),
             found: BTreeMap::new(),
-            history: History::new(TURNS, TURN_BYTES),
             said: VecDeque::new(),
             thumb: None,
         })
@@ -246,7 +247,9 @@ impl Talk {
         self.waiting.clear();
         self.standing.clear();
         self.found.clear();
-        self.history = History::new(TURNS, TURN_BYTES);
+        if let Some(Server { history, settings, .. }) = &mut self.server {
+            *history = History::new(settings.history.0, settings.history.1);
+        }
     }
 
     /// Running times start anew: close-ups of before tell nothing.
@@ -266,6 +269,11 @@ impl Talk {
     pub(crate) fn wants_all(&self) -> bool {
         let finds = |question: &Question| matches!(question.what, What::Find { .. });
         self.waiting.iter().any(finds) || self.open.values().any(|open| finds(&open.question))
+    }
+
+    /// Whether objects are being looked for on a frame that was looked at.
+    pub(crate) fn is_finding(&self) -> bool {
+        self.open.values().any(|open| matches!(open.question.what, What::Find { .. }))
     }
 
     /// A frame is about to be looked at: standing questions whose time has come join those that wait for it.
@@ -399,7 +407,7 @@ impl Talk {
         result: &FrameResult,
         picture: &Picture<'_>,
     ) -> Result<Ask, String> {
-        let Some(Server { hatch, composer, album, settings }) = &mut self.server else {
+        let Some(Server { hatch, composer, album, history, settings }) = &mut self.server else {
             return Err("a server: expected one, got none".into());
         };
         let now = hatch.now();
@@ -419,7 +427,7 @@ impl Talk {
                 let known = |id: &ObjectId| view.marks.contains(id);
                 let objects =
                     named_in(question).into_iter().filter(known).map(|id| (id, crops(id))).collect();
-                let turns = self.history.turns().cloned().collect();
+                let turns = history.turns().cloned().collect();
                 composer.ask(question.clone(), objects, Some((0, turns)), vec![view], now)
             }
             What::Watch { condition } => composer.watch(condition.clone(), vec![view], now),
@@ -469,8 +477,8 @@ impl Talk {
                 record.reason = timeliness.as_str().into();
                 let caption = Caption::new(&query, &reading, newest.and_then(|stamp| stamp.pts), |_| None);
                 fill(&mut record, &reading, caption);
-                if let What::Ask { question } = &open.question.what {
-                    self.history.push(Turn { question: question.clone(), answer: answer.text });
+                if let (What::Ask { question }, Some(server)) = (&open.question.what, &mut self.server) {
+                    server.history.push(Turn { question: question.clone(), answer: answer.text });
                 }
                 let verdict = reading.verdict;
                 if self.verdict(open.question.id, verdict) {

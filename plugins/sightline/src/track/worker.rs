@@ -350,6 +350,10 @@ impl Worker {
                     talk.frame_went(published.result(), &picture, || session.pin_newest());
                 }
                 self.hub.give_back(copy);
+                // A file has time: the frames to come wait for what is looked for on this one.
+                while self.options.strict && self.talk.is_finding() && self.hub.wait_for_news() {
+                    self.hear();
+                }
             }
             Err((reason, transient)) => {
                 let record = self.hub.skip(stamp, copy, SkipReason::Error);

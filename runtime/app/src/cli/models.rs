@@ -10,6 +10,7 @@ Examples:
   sightline models list
   sightline models pull sam2.1-tiny                       download, export, verify, install
   sightline models pull sam2.1-tiny --image-size 256 --as tiny-256
+  sightline models pull edgetam --as edgetam-int8 --int8-encoder my-camera.mp4   8 bits, faster on a CPU
   sightline models pull sam2.1-tiny --from /mnt/sam2.1_hiera_tiny.pt      no network needed
   sightline run --model sam2.1-tiny --input clip.mp4 --point 640,360 --output masks.mp4
 
@@ -107,6 +108,10 @@ pub(crate) struct ExportFlags {
     /// What the graphs compute in, as the exporter has it (fp32, fp16) [default: the exporter's]
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<String>,
+
+    /// Compute the image encoder in 8 bits, calibrated on these videos or folders of pictures: some like those that will be tracked on
+    #[arg(long, value_name = "CLIP", num_args = 1..)]
+    pub(crate) int8_encoder: Vec<PathBuf>,
 
     /// Conditioning frames that are remembered, 1 to 8 [default: the exporter's]
     #[arg(long, value_name = "N")]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use sightline_core::{FrameStamp, Mask, NormBox, NormPoint, ObjectId, Point, PointLabel, Prompt};
-use sightline_tracker::{At, Session};
+use sightline_tracker::{At, CleanUp, Session};
 use sightline_vision::davis::{boundary_f, region_similarity};
 
 use super::{
@@ -24,6 +24,10 @@ use crate::{
 /// Evaluates, prints the table, writes the JSON.
 pub(super) fn run(args: &DavisArgs) -> Result<()> {
     let names = sequence_names(args)?;
+    let clean_up = CleanUp {
+        fill_hole_area_px: args.clean_up.fill_hole_area.unwrap_or(0),
+        sprinkle_area_px: args.clean_up.sprinkle_area.unwrap_or(0),
+    };
     let started = Instant::now();
     let mut scores = Vec::with_capacity(names.len());
     let mut frames = 0;
@@ -32,7 +36,8 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
         let sequence = Sequence::open(&args.data, name)?;
         // The last frame is never looked at.
         frames += sequence.pictures.len() - 1;
-        let session = models::session(&args.model, args.threads, 1, sequence.objects.len())?;
+        let session =
+            models::session(&args.model, args.threads, 1, sequence.objects.len())?.with_clean_up(clean_up);
         let score =
             evaluate(session, &sequence, args.prompt).with_context(|| format!("sequence {name:?}"))?;
         tracing::info!(sequence = %score.name, j = score.j, f = score.f, "sequence done");
@@ -53,7 +58,7 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
     }
 }
 
-fn sequence_names(args: &DavisArgs) -> Result<Vec<String>> {
+pub(super) fn sequence_names(args: &DavisArgs) -> Result<Vec<String>> {
     if !args.sequences.is_empty() {
         return Ok(args.sequences.clone());
     }
@@ -76,21 +81,22 @@ fn sequence_names(args: &DavisArgs) -> Result<Vec<String>> {
 }
 
 /// One object of a sequence: which values of an annotation are it, and its first mask.
-struct Object {
+pub(super) struct Object {
     id: ObjectId,
-    value: u8,
-    first: Mask,
+    pub(super) value: u8,
+    pub(super) first: Mask,
 }
 
-struct Sequence {
-    name: String,
-    pictures: Vec<PathBuf>,
-    annotations: Vec<PathBuf>,
-    objects: Vec<Object>,
+/// A sequence's files and objects.
+pub(super) struct Sequence {
+    pub(super) name: String,
+    pub(super) pictures: Vec<PathBuf>,
+    pub(super) annotations: Vec<PathBuf>,
+    pub(super) objects: Vec<Object>,
 }
 
 impl Sequence {
-    fn open(data: &Path, name: &str) -> Result<Self> {
+    pub(super) fn open(data: &Path, name: &str) -> Result<Self> {
         let pictures = pictures::list(&data.join("JPEGImages/480p").join(name), &["jpg", "jpeg"])?;
         let annotations = pictures::list(&data.join("Annotations/480p").join(name), &["png"])?;
         if pictures.len() != annotations.len() || pictures.len() < 3 {
@@ -146,6 +152,7 @@ pub(super) fn prompt(kind: PromptKind, mask: &Mask) -> Result<Prompt> {
             let at = NormPoint::from_pixels(x as f32, y as f32, width, height)?;
             Prompt::Points { points: vec![Point { at, label: PointLabel::Positive }], within: None }
         }
+        PromptKind::Text => bail!("--prompt text: expected --streaming with it, got none"),
     })
 }
 

@@ -3,6 +3,7 @@
 mod davis;
 mod deepest;
 mod report;
+mod streaming;
 
 use anyhow::Result;
 
@@ -13,6 +14,7 @@ pub(crate) use self::davis::stamp;
 /// Runs the command.
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match &args.dataset {
+        Dataset::Davis(davis) if davis.streaming => streaming::run(davis),
         Dataset::Davis(davis) => davis::run(davis),
     }
 }

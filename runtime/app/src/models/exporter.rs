@@ -75,6 +75,9 @@ impl Exporter {
         if let Some(max_cond) = flags.max_cond {
             command.args(["--max-cond", &max_cond.to_string()]);
         }
+        if !flags.int8_encoder.is_empty() {
+            command.arg("--int8-encoder").args(&flags.int8_encoder);
+        }
         tracing::info!(model = name, image_size_px, "exporting; this takes minutes for the larger models");
         run(command).with_context(|| format!("exporter {}", self.place().display()))
     }

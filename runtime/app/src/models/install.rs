@@ -1,6 +1,10 @@
 //! `sightline models pull` and `export`: from a checkpoint to an installed model.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -31,6 +35,9 @@ pub(super) struct Origin {
     pub(super) image_size_px: u32,
     /// As it was asked for; none is the exporter's default.
     pub(super) precision: Option<String>,
+    /// The clips that an 8 bit image encoder was calibrated on; empty: its encoder is not 8 bit.
+    #[serde(default)]
+    pub(super) int8_encoder: Vec<PathBuf>,
 }
 
 impl Origin {
@@ -99,6 +106,9 @@ impl<'a> Job<'a> {
         let Some(image_size_px) = flags.image_size.or(entry.default_image_size_px) else {
             bail!("image size: expected --image-size, got none");
         };
+        if let Some(missing) = flags.int8_encoder.iter().find(|clip| !clip.exists()) {
+            bail!("--int8-encoder {missing:?}: expected a video or a folder of pictures, got no such file");
+        }
         let exporter = Exporter::find(flags)?;
         locate_onnxruntime().context("a model is verified before it is installed")?;
         Ok(Self { entry, flags, name, image_size_px, exporter, shelf })
@@ -115,6 +125,7 @@ impl<'a> Job<'a> {
             sha256: None,
             image_size_px: self.image_size_px,
             precision: self.flags.precision.clone(),
+            int8_encoder: self.flags.int8_encoder.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod download;
 mod exporter;
+mod golden;
 mod install;
 mod list;
 mod parity;
@@ -33,7 +34,8 @@ pub(crate) fn load(name: &str, threads: usize) -> Result<Model> {
 
 /// A session over a freshly loaded model.
 pub(crate) fn session(name: &str, threads: usize, history: usize, max_objects: usize) -> Result<Session> {
-    Ok(Session::new(load(name, threads)?, Options { history, max_objects })?)
+    let options = Options { history, max_objects, ..Options::default() };
+    Ok(Session::new(load(name, threads)?, options)?)
 }
 
 /// `sightline models`.

@@ -15,6 +15,8 @@ pub(super) struct Parity {
     pub(super) masks: usize,
     /// Largest absolute difference of a mask logit or an object score logit.
     pub(super) worst_logit: f32,
+    /// Largest mean absolute difference of a mask's logits.
+    pub(super) worst_mean: f32,
     /// Least intersection over union of low-resolution masks; two empty ones agree.
     pub(super) least_iou: f32,
 }
@@ -22,7 +24,8 @@ pub(super) struct Parity {
 /// Replays the set and compares every array that the reference has.
 pub(super) fn replay(logits: &Path, clip: &Clip, session: &mut Session) -> Result<Parity> {
     let reference = read_npz(logits)?;
-    let mut parity = Parity { frames: clip.frames(), masks: 0, worst_logit: 0.0, least_iou: 1.0 };
+    let mut parity =
+        Parity { frames: clip.frames(), masks: 0, worst_logit: 0.0, worst_mean: 0.0, least_iou: 1.0 };
     let mut compared = 0;
     clip.replay(session, |frame, session| {
         for object in session.tracker().objects() {
@@ -43,6 +46,9 @@ pub(super) fn replay(logits: &Path, clip: &Clip, session: &mut Session) -> Resul
             against(format!("score_{frame}_{}", object.id), &[object.object_score])?;
             if let Some(wanted) = against(format!("logits_{frame}_{}", object.id), object.low_res)? {
                 parity.masks += 1;
+                let sum: f32 =
+                    object.low_res.iter().zip(wanted).map(|(value, wanted)| (value - wanted).abs()).sum();
+                parity.worst_mean = parity.worst_mean.max(sum / wanted.len() as f32);
                 parity.least_iou = parity.least_iou.min(iou(object.low_res, wanted));
             }
         }

@@ -1,4 +1,4 @@
-//! One line of JSON a frame; the schema is in this room's README.
+//! One line of JSON a frame, a late mask and a step of a question; the schema is in this room's README.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use gstsightline::record::FrameRecord;
+use gstsightline::{
+    query_record::{CaptionSpan, LateRecord, NamedObject, QueryRecord},
+    record::FrameRecord,
+};
 use serde::Serialize;
 use sightline_core::ObjectResult;
 
@@ -40,6 +43,49 @@ struct Object<'a> {
     mask: CocoMask,
 }
 
+#[derive(Serialize)]
+struct LateLine<'a> {
+    late_frame: u64,
+    pts: Option<f64>,
+    object: Object<'a>,
+}
+
+#[derive(Serialize)]
+struct QueryLine<'a> {
+    query: u64,
+    kind: &'a str,
+    words: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    /// The frame it is about.
+    frame: Option<u64>,
+    query_pts: Option<f64>,
+    answer_pts: Option<f64>,
+    delay_ms: f64,
+    text: &'a str,
+    spans: Vec<Span>,
+    objects: Vec<Named<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Span {
+    start: usize,
+    end: usize,
+    object: u32,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    id: Option<u32>,
+    label: &'a str,
+    /// `[x0, y0, x1, y1]` in shares of the picture's sides.
+    #[serde(rename = "box")]
+    box_norm: Option<[f64; 4]>,
+}
+
 /// As pycocotools takes it.
 #[derive(Serialize)]
 struct CocoMask {
@@ -67,7 +113,7 @@ impl<W: Write> JsonlWriter<W> {
         let stages = record.stages.named();
         let line = Line {
             frame: record.frame.index,
-            pts: record.frame.pts.map(|pts| rounded(pts.as_secs_f64(), 1e9)),
+            pts: record.frame.pts.map(seconds),
             outcome: record.outcome.as_str(),
             reason: record.outcome.skip_reason().map(|reason| reason.as_str()),
             error: record.error.as_deref(),
@@ -76,7 +122,41 @@ impl<W: Write> JsonlWriter<W> {
             stages_ms: stages.iter().filter(|_| looked_at).map(|(name, time)| (*name, ms(*time))).collect(),
             objects: record.objects.iter().map(object).collect(),
         };
-        serde_json::to_writer(&mut self.out, &line)?;
+        self.line(&line)
+    }
+
+    /// Writes a mask of a frame that has gone by.
+    pub(crate) fn write_late(&mut self, record: &LateRecord) -> Result<()> {
+        let pts = record.frame.pts.map(seconds);
+        self.line(&LateLine { late_frame: record.frame.index, pts, object: object(&record.object) })
+    }
+
+    /// Writes a step of a question.
+    pub(crate) fn write_query(&mut self, record: &QueryRecord) -> Result<()> {
+        let span = |span: &CaptionSpan| Span {
+            start: span.start,
+            end: span.end,
+            object: span.object.0,
+        };
+        self.line(&QueryLine {
+            query: record.id,
+            kind: &record.kind,
+            words: &record.words,
+            state: &record.state,
+            reason: &record.reason,
+            frame: record.about.map(|frame| frame.index),
+            query_pts: record.about.and_then(|frame| frame.pts).map(seconds),
+            answer_pts: record.newest.and_then(|frame| frame.pts).map(seconds),
+            delay_ms: ms(record.delay),
+            text: &record.text,
+            spans: record.spans.iter().map(span).collect(),
+            objects: record.objects.iter().map(named).collect(),
+            problems: &record.problems,
+        })
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
         Ok(self.out.write_all(b"\n")?)
     }
 
@@ -96,6 +176,15 @@ fn object(object: &ObjectResult) -> Object<'_> {
         box_px: object.bounds.map(|bounds| bounds.to_pixels(width, height).map(|v| v.round() as u32)),
         mask: CocoMask { size: [height, width], counts: object.mask.to_coco_string() },
     }
+}
+
+fn named(object: &NamedObject) -> Named<'_> {
+    let corners = |b: sightline_core::NormBox| [b.x0, b.y0, b.x1, b.y1].map(|at| rounded(f64::from(at), 1e4));
+    Named { id: object.id.map(|id| id.0), label: &object.label, box_norm: object.bounds.map(corners) }
+}
+
+fn seconds(time: Duration) -> f64 {
+    rounded(time.as_secs_f64(), 1e9)
 }
 
 fn ms(time: Duration) -> f64 {

@@ -14,7 +14,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use gst::prelude::*;
-use sightline_config::{Layer, ModelLayer, Settings, TrackLayer, TrackMode};
+use sightline_config::{Layer, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
 
 use self::{
     contact_sheet::ContactSheet,
@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     cli::{Mode, RunArgs},
-    elements,
+    elements, talk,
 };
 
 /// Runs the command.
@@ -49,7 +49,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         TrackMode::EveryFrame => false,
     };
     let track = track_element(&settings, live)?;
+    talk::configure(&track, &settings, args.llm.late, talk::asks(&args.queries, &settings))?;
     give_prompts(&track, &prompts, args.at)?;
+    talk::put(&track, &args.queries, &settings);
     prompts::check_when_size_is_known(&track, prompts);
     let plan = Plan {
         input: &input,
@@ -137,7 +139,14 @@ fn settings(args: &RunArgs) -> Result<Settings> {
                 Mode::Live => TrackMode::Live,
                 Mode::EveryFrame => TrackMode::EveryFrame,
             }),
+            fill_hole_area: args.clean_up.fill_hole_area,
+            sprinkle_area: args.clean_up.sprinkle_area,
             ..TrackLayer::default()
+        },
+        llm: LlmLayer {
+            url: args.llm.llm.clone(),
+            model: args.llm.llm_model.clone(),
+            ..LlmLayer::default()
         },
         ..Layer::default()
     };
@@ -168,7 +177,8 @@ fn clock_time(seconds: f64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds((seconds * 1e9) as u64)
 }
 
-fn track_element(settings: &Settings, live: bool) -> Result<gst::Element> {
+/// `sightlinetrack` as the settings have it.
+pub(crate) fn track_element(settings: &Settings, live: bool) -> Result<gst::Element> {
     let track = elements::make("sightlinetrack", "the run")?;
     track.set_property("name", "track");
     track.set_property("model", &settings.model.name);
@@ -179,6 +189,9 @@ fn track_element(settings: &Settings, live: bool) -> Result<gst::Element> {
         "max-objects",
         u32::try_from(settings.track.max_objects).context("setting track.max_objects")?,
     );
+    let area = |value| u32::try_from(value).context("setting track.fill_hole_area or sprinkle_area");
+    track.set_property("fill-hole-area", area(settings.track.fill_hole_area)?);
+    track.set_property("sprinkle-area", area(settings.track.sprinkle_area)?);
     track.set_property("messages", true);
     Ok(track)
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use gst::prelude::*;
 use gstsightline::{
     meta::META_NAME,
+    query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
     record::{FRAME_MESSAGE, FrameRecord},
 };
 
@@ -184,6 +185,11 @@ impl<'a> Watch<'a> {
                 if let Some(structure) = element.structure() {
                     if structure.name() == FRAME_MESSAGE {
                         self.frame(structure, failure);
+                    } else if structure.name() == QUERY_MESSAGE {
+                        return self.query(structure, failure);
+                    } else if structure.name() == LATE_MESSAGE {
+                        let late = LateRecord::from_structure(structure).map_err(anyhow::Error::from);
+                        self.write(late, failure, |jsonl, late| jsonl.write_late(late));
                     } else if structure.name() == REFUSED {
                         let reason = structure.get::<String>("reason").unwrap_or_default();
                         failure.get_or_insert_with(|| anyhow!("prompt refused: {reason}"));
@@ -244,6 +250,47 @@ impl<'a> Watch<'a> {
             }
             _ => {}
         }
+        Next::Continue
+    }
+
+    /// Writes something that came, or keeps why it could not be.
+    fn write<T>(
+        &mut self,
+        record: Result<T>,
+        failure: &mut Option<anyhow::Error>,
+        write: impl FnOnce(&mut JsonlWriter, &T) -> Result<()>,
+    ) {
+        let written = record.and_then(|record| self.jsonl.as_mut().map_or(Ok(()), |jsonl| write(jsonl, &record)));
+        if let Err(error) = written {
+            failure.get_or_insert(error);
+            self.stop();
+        }
+    }
+
+    fn query(&mut self, structure: &gst::StructureRef, failure: &mut Option<anyhow::Error>) -> Next {
+        let record = match QueryRecord::from_structure(structure) {
+            Ok(record) => record,
+            Err(error) => {
+                failure.get_or_insert(error.into());
+                return Next::Done;
+            }
+        };
+        self.status.clear();
+        let delay_s = record.delay.as_secs_f64();
+        let QueryRecord { id, kind, words, state, reason, text, .. } = &record;
+        match state.as_str() {
+            "refused" => {
+                failure.get_or_insert_with(|| anyhow!("{kind} {words:?} refused: {reason}"));
+                return Next::Done;
+            }
+            "failed" => tracing::warn!(id, kind, words, "no answer: {reason}"),
+            "answered" | "alert" => {
+                let objects: Vec<u32> = record.objects.iter().filter_map(|object| Some(object.id?.0)).collect();
+                tracing::info!(id, kind, words, timeliness = reason, delay_s, ?objects, "{state}: {text}");
+            }
+            _ => tracing::debug!(id, kind, words, "{state}"),
+        }
+        self.write(Ok(record), failure, |jsonl, record| jsonl.write_query(record));
         Next::Continue
     }
 
