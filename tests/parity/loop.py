@@ -60,6 +60,10 @@ class Model:
         """Runs a graph on the inputs it takes among `given`; outputs by name."""
         session = self.sessions[graph]
         taken = {value.name: given[value.name] for value in session.get_inputs()}
+        for value in session.get_inputs():
+            # What is said of slots is said of each object's where the graph takes several objects.
+            if len(value.shape) == taken[value.name].ndim + 1:
+                taken[value.name] = taken[value.name][None]
         names = [value.name for value in session.get_outputs()]
         return dict(zip(names, session.run(names, taken), strict=True))
 

@@ -9,13 +9,20 @@ from PIL import Image
 FRAMES, STEP = 20, 2
 MASK = "mask.png"
 RE_PROMPTED, CORRECTED, CORRECTED_AGAIN = 8, 4, 9
+# When the second and the third object join.
+SECOND, THIRD = 5, 11
+
+
+def pictures(data: Path, sequence: str) -> Path:
+    """The folder of a DAVIS sequence."""
+    return data / "davis" / "JPEGImages" / "480p" / sequence
 
 
 class RealClip:
     """`FRAMES` frames, every `STEP`-th, stretched to size x size outside of anything compared."""
 
     def __init__(self, data: Path, sequence: str, size: int):
-        names = sorted((data / "davis" / "JPEGImages" / "480p" / sequence).glob("*.jpg"))[::STEP][:FRAMES]
+        names = sorted(pictures(data, sequence).glob("*.jpg"))[::STEP][:FRAMES]
         if len(names) < FRAMES:
             raise SystemExit(f"table: sequence {sequence}: expected {FRAMES * STEP} pictures, got {len(names) * STEP}")
         marked = data / "davis" / "Annotations" / "480p" / sequence
@@ -57,6 +64,10 @@ class RealClip:
                 {"frame": CORRECTED, "object": 1, "points": [self.inside(CORRECTED)], "labels": [1]},
                 {"frame": CORRECTED_AGAIN, "object": 1, "points": [self.inside(CORRECTED_AGAIN), outside],
                  "labels": [1, 0]}],
+            "3 objects": [
+                first,
+                {"frame": SECOND, "object": 2, "points": [self.inside(SECOND)], "labels": [1]},
+                {"frame": THIRD, "object": 3, "box": self.corner(0)}],
         }
 
     def write(self, folder: Path) -> None:

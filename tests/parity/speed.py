@@ -1,6 +1,7 @@
 """Times a model's graphs in ONNX Runtime beside the published PyTorch code: same machine, threads, weights, inputs.
 
-Both sides take turns, so that a busy neighbour slows both; a ratio is of two runs next to each other.
+Both sides take turns, so that a busy neighbour slows both; a ratio is of two runs next to each other. Ours
+take several objects as the tracker gives them, in batches of 4, 2 and 1; the published predictors take one by one.
 """
 
 import time
@@ -10,8 +11,11 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from sightline_export import samples
+
 GRAPHS = ("image_encoder", "memory_attention", "decoder_track", "memory_encoder", "decoder_prompt")
-A_FRAME_OF_ONE = ("memory_attention", "decoder_track", "memory_encoder")
+OF_OBJECTS = ("memory_attention", "decoder_track", "memory_encoder")
+BATCHES = (4, 2, 1)
 HEADER = ["model", "image_size", "threads", "what", "objects", "repeat", "onnxruntime_ms", "pytorch_ms"]
 
 
@@ -33,43 +37,71 @@ def milliseconds(run) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+def batches(objects: int, largest: int) -> list[int]:
+    """Sizes in which the tracker runs so many objects: 7 are 4, 2 and 1."""
+    sizes = []
+    for size in (size for size in BATCHES if size <= largest):
+        sizes += [size] * (objects // size)
+        objects %= size
+    return sizes
+
+
+def ours(graph, path: Path, threads: int) -> dict:
+    """What runs a graph, by the number of objects."""
+    run = session(path, threads)
+    taken = {value.name for value in run.get_inputs()}
+    open_size = graph.name in OF_OBJECTS and not isinstance(run.get_outputs()[0].shape[0], int)
+    parts = {}
+    for count in BATCHES if open_size else (1,):
+        inputs = samples.stack([graph.inputs] * count) if open_size else graph.inputs
+        given = {key: value.numpy() for key, value in inputs.items() if key in taken}
+        parts[count] = lambda given=given: run.run(None, given)
+    return parts
+
+
 def measure(name: str, family, model, folder: Path, max_cond: int, threads: int, repeats: int,
             objects: list[int]) -> list[list]:
     """Rows of `HEADER`: every graph alone, then a whole tracked frame for several numbers of objects.
 
     Every memory slot is in use on both sides. A frame is the image encoder once, then memory
-    attention, decoder and memory encoder for each object; no prompt, no decoding, no drawing.
+    attention, decoder and memory encoder for the objects; no prompt, no decoding, no drawing.
     """
     torch.set_num_threads(threads)
-    ours, published = {}, {}
-    for graph in family.graphs(model, max_cond):
-        if graph.name not in GRAPHS:
-            continue
-        run = session(folder / f"{graph.name}.onnx", threads)
-        taken = {value.name for value in run.get_inputs()}
-        given = {key: value.numpy() for key, value in graph.inputs.items() if key in taken}
-        ours[graph.name] = lambda run=run, given=given: run.run(None, given)
-        published[graph.name] = lambda graph=graph: graph.reference(graph.inputs)
+    graphs = {graph.name: graph for graph in family.graphs(model, max_cond, closed=True) if graph.name in GRAPHS}
+    mine = {name: ours(graph, folder / f"{name}.onnx", threads) for name, graph in graphs.items()}
+    published = {name: lambda graph=graph: graph.reference(graph.inputs) for name, graph in graphs.items()}
 
-    def frame(parts: dict, count: int):
+    def our_frame(count: int):
+        sizes = batches(count, max(mine["memory_attention"]))
+
         def run():
-            parts["image_encoder"]()
-            for _ in range(count):
-                for part in A_FRAME_OF_ONE:
-                    parts[part]()
+            mine["image_encoder"][1]()
+            for size in sizes:
+                for part in OF_OBJECTS:
+                    mine[part][size]()
         return run
 
-    cases = [(graph, 0, ours[graph], published[graph]) for graph in GRAPHS]
-    cases += [("frame", count, frame(ours, count), frame(published, count)) for count in objects]
+    def published_frame(count: int):
+        def run():
+            published["image_encoder"]()
+            for _ in range(count):
+                for part in OF_OBJECTS:
+                    published[part]()
+        return run
+
+    cases = [(graph, 1 if graph in OF_OBJECTS else 0, mine[graph][1], published[graph]) for graph in GRAPHS]
+    cases += [("frame", count, our_frame(count), published_frame(count)) for count in objects]
     rows = []
     with torch.inference_mode():
-        for what, count, mine, theirs in cases:
-            # A frame's parts are warm by then.
+        for what, count, our, their in cases:
+            # A frame's parts are warm by then, but for batches.
             for _ in range(0 if what == "frame" else 2):
-                mine()
-                theirs()
+                our()
+                their()
+            if what == "frame" and count > 1:
+                our()
             for repeat in range(repeats):
-                pair = milliseconds(mine), milliseconds(theirs)
+                pair = milliseconds(our), milliseconds(their)
                 rows.append([name, model.image_size, threads, what, count, repeat, *(round(ms, 3) for ms in pair)])
     torch.set_num_threads(1)
     return rows
@@ -88,3 +120,21 @@ def table(rows: list[list]) -> list[str]:
         lines.append(f"| {name} | {size} | {what} | {count or ''} | {np.median(mine):.1f} | {np.median(theirs):.1f} | "
                      f"{ratio.min():.2f} / {np.median(ratio):.2f} / {ratio.max():.2f} |")
     return lines
+
+
+def added(rows: list[list]) -> list[str]:
+    """Markdown: what one more object costs in a frame, from the fewest objects to the most."""
+    frames: dict[tuple, dict[int, list]] = {}
+    for name, size, _, what, count, _, mine, theirs in rows:
+        if what == "frame":
+            frames.setdefault((name, size), {}).setdefault(count, []).append((float(mine), float(theirs)))
+    lines = ["| model | px | objects | an added object, ONNX Runtime, ms | PyTorch eager, ms | ratio |",
+             "|---|---|---|---|---|---|"]
+    for (name, size), counts in frames.items():
+        least, most = min(counts), max(counts)
+        if least == most:
+            continue
+        few, many = (np.median(np.array(counts[count]), axis=0) for count in (least, most))
+        mine, theirs = (many - few) / (most - least)
+        lines.append(f"| {name} | {size} | {least} to {most} | {mine:.1f} | {theirs:.1f} | {theirs / mine:.2f} |")
+    return lines if len(lines) > 2 else []

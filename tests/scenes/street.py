@@ -1,14 +1,17 @@
-"""python street.py OUT.mp4: a drawn street, 640x360, 12 s at 25 fps. No pixel of it is anyone's but ours.
+"""python street.py OUT.mp4 [DAVIS]: a drawn street, 640x360, 12 s at 25 fps. No pixel of it is anyone's but ours.
 
 Four walkers and a cyclist cross a square under a fixed camera; the man in the red jacket passes behind a lamp post
-and a kiosk's awning. For pictures in the documentation and for queries whose answer is known. Needs opencv-python.
-Beside OUT.mp4 it writes OUT.json: per frame and walker the visible box in pixels.
+and a kiosk's awning. For pictures in the documentation and for queries whose answer is known. Needs opencv-python and pillow.
+Beside OUT.mp4 it writes OUT.json: per frame and walker the visible box in pixels. With a folder DAVIS it also writes
+there the sequence "street" as DAVIS lays it out, the four walkers and the cyclist as the objects 1 to 5 (no shadows).
 """
 import json
+import pathlib
 import sys
 
 import cv2
 import numpy as np
+from PIL import Image
 
 W, H, FPS, SECONDS, UP = 640, 360, 25, 12, 2
 
@@ -102,6 +105,28 @@ WALKERS = [("man in the red jacket", 300, 118, 60, 44, RED, (70, 58, 50), (30, 3
            ("man in green", 232, 84, 300, 17, GREEN, (96, 92, 88), (40, 40, 40), None),
            ("man in grey", 330, 132, 520, -27, GREY, (60, 50, 44), (24, 24, 26), (60, 70, 90))]
 
+NAMES = [walker[0] for walker in WALKERS] + ["cyclist"]
+
+
+def silhouette(draw):
+    """Where an actor is drawn, its shadow left out; at double size."""
+    empty = np.full((H * UP, W * UP, 3), -999, np.float32)
+    draw(empty)
+    shadow = np.abs(empty - (92, 96, 100)).max(-1) < 3
+    return (empty.min(-1) > -500) & ~shadow
+
+
+def write_davis(folder, frame, im, labels):
+    for kind, name, data in (("JPEGImages", f"{frame:05}.jpg", im), ("Annotations", f"{frame:05}.png", labels)):
+        path = pathlib.Path(folder, kind, "480p", "street")
+        path.mkdir(parents=True, exist_ok=True)
+        if kind == "Annotations":
+            picture = Image.fromarray(data)
+            picture.putpalette([v for i in range(6) for v in (40 * i, 255 - 40 * i, 90)])
+            picture.save(path / name)
+        else:
+            cv2.imwrite(str(path / name), data, (cv2.IMWRITE_JPEG_QUALITY, 95))
+
 
 def main():
     out, base, truth = sys.argv[1], ground(), []
@@ -112,15 +137,21 @@ def main():
         actors = [(y, name, lambda im, a=a: walker(im, (a[3] + a[4] * t) * UP, a[1] * UP, a[2] * UP, 5.2 * t + i, np.sign(a[4]), *a[5:])) for i, a in enumerate(WALKERS) for name, y in [a[:2]]]
         actors.append((250, "cyclist", lambda im: cyclist(im, (-140 + 105 * t) * UP, 250 * UP, 96 * UP, 7 * t, 1, YELLOW)))
         actors.append((312, None, lambda im: (limb(im, (236 * UP, 316 * UP), (236 * UP, 60 * UP), (58, 62, 66), 7 * UP), cv2.ellipse(im, (236 * UP, 58 * UP), (18 * UP, 9 * UP), 0, 180, 360, (58, 62, 66), -1, cv2.LINE_AA))))
+        labels = np.zeros((H * UP, W * UP), np.uint8)
         for _, name, draw in sorted(actors, key=lambda a: a[0]):
             before = im.copy()
             draw(im)
+            if len(sys.argv) > 2:
+                labels[silhouette(draw)] = NAMES.index(name) + 1 if name else 0
             ys, xs = np.nonzero(np.abs(im - before).max(-1) > 24)
             if name and len(xs) and xs.max() > 0 and xs.min() < W * UP - 1:
                 boxes[name] = [int(v) // UP for v in (xs.min(), ys.min(), xs.max() + UP, ys.max() + UP)]
         im = cv2.GaussianBlur(im, (3, 3), 0)
         im = cv2.resize(im, (W, H), interpolation=cv2.INTER_AREA) + rng.normal(size=(H, W, 3)) * 2.2
-        video.write(np.clip(im, 0, 255).astype(np.uint8))
+        im = np.clip(im, 0, 255).astype(np.uint8)
+        video.write(im)
+        if len(sys.argv) > 2:
+            write_davis(sys.argv[2], f, im, labels[::UP, ::UP])
         truth.append(boxes)
     video.release()
     json.dump(truth, open(out.rsplit(".", 1)[0] + ".json", "w"))

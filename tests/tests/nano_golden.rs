@@ -37,42 +37,16 @@ fn png(path: &Path) -> (Vec<u8>, usize, [usize; 2]) {
     (pixels, info.color_type.samples(), [info.width as usize, info.height as usize])
 }
 
-/// Weights `[to][from]` of a triangle filter whose support grows with the shrink factor, as the reference has them.
-fn weights(from: usize, to: usize) -> Vec<Vec<f32>> {
-    let scale = from as f64 / to as f64;
-    let support = scale.max(1.0);
-    let row = |out: usize| {
-        let center = (out as f64 + 0.5) * scale;
-        let weight = |at: usize| (1.0 - ((at as f64 + 0.5 - center) / support).abs()).max(0.0);
-        let row: Vec<f64> = (0..from).map(weight).collect();
-        let sum: f64 = row.iter().sum();
-        row.iter().map(|weight| (weight / sum) as f32).collect()
-    };
-    (0..to).map(row).collect()
-}
-
-/// `[3,H,W]` at the model's size. The reference does not round between resizing and normalising, which the
-/// corridor's `Preprocessor` does (as Pillow would): it is the tracker that is compared here.
+/// `[3,H,W]` at the model's size, which the frames have.
 fn image(path: &Path, spec: &ModelSpec) -> Vec<f32> {
-    let (pixels, samples, [width, height]) = png(path);
-    assert_eq!(samples, 3, "{path:?}");
+    let (pixels, samples, size_px) = png(path);
     let spec = &spec.image;
-    let (down, across) = (weights(height, spec.height_px), weights(width, spec.width_px));
-    let mut image = Vec::with_capacity(3 * spec.height_px * spec.width_px);
-    for channel in 0..3 {
-        let at = |x: usize, y: usize| f32::from(pixels[(y * width + x) * 3 + channel]);
-        let columns: Vec<Vec<f32>> = down
-            .iter()
-            .map(|row| (0..width).map(|x| (0..height).map(|y| row[y] * at(x, y)).sum()).collect())
-            .collect();
-        for line in &columns {
-            for row in &across {
-                let value: f32 = row.iter().zip(line).map(|(weight, value)| weight * value).sum();
-                image.push((value / 255.0 - spec.mean[channel]) / spec.std[channel]);
-            }
-        }
-    }
-    image
+    assert_eq!((samples, size_px), (3, [spec.width_px, spec.height_px]), "{path:?}");
+    let normalised = |channel: usize| {
+        let levels = pixels.iter().skip(channel).step_by(3);
+        levels.map(move |level| (f32::from(*level) / 255.0 - spec.mean[channel]) / spec.std[channel])
+    };
+    (0..3).flat_map(normalised).collect()
 }
 
 /// Arrays `[h,w]` of an `.npz` by name, flat, row by row; f32, little-endian.

@@ -30,6 +30,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, help="FILE.pt, FILE.safetensors or random:SEED")
     parser.add_argument("--image-size", required=True, type=int, metavar="N")
     parser.add_argument("--max-cond", type=int, default=1, metavar="1..8")
+    parser.add_argument("--closed", action="store_true",
+                        help="fixed sizes: one object and all memory slots in every run")
     parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
     parser.add_argument("--int8-encoder", type=Path, nargs="+", default=[], metavar="CLIP",
                         help="quantize the image encoder, calibrated on these videos or folders of pictures")
@@ -45,7 +47,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def export(family_name: str, config: str | None, source: str, image_size: int, max_cond: int, out: Path,
            name: str | None = None, say=print, precision_name: str = "fp32",
-           int8_clips: list[Path] | None = None, with_parity_set: bool = True) -> torch.nn.Module:
+           int8_clips: list[Path] | None = None, with_parity_set: bool = True,
+           closed: bool = False) -> torch.nn.Module:
     """Writes the folder and returns the published predictor that was exported."""
     family = families.find(family_name)
     settings = family.read_config(family.config_path(config), image_size)
@@ -62,7 +65,7 @@ def export(family_name: str, config: str | None, source: str, image_size: int, m
     (out / file_name).write_text(text)
 
     tables, differences, kinds = {}, {}, {}
-    for graph in family.graphs(model, max_cond):
+    for graph in family.graphs(model, max_cond, closed):
         path = out / f"{graph.name}.onnx"
         written = onnx_file.write(graph, path)
         kinds[graph.name] = "fp32"
@@ -100,7 +103,8 @@ def main() -> int:
     try:
         args = parse(sys.argv[1:])
         export(args.family, args.config, args.checkpoint, args.image_size, args.max_cond, args.out,
-               args.name, precision_name=args.precision, int8_clips=args.int8_encoder)
+               args.name, precision_name=args.precision, int8_clips=args.int8_encoder,
+               closed=args.closed)
     except (ExportError, OSError) as error:
         print(f"sightline_export: {error}", file=sys.stderr)
         return 2

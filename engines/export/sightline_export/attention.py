@@ -5,9 +5,12 @@ The weights are those of the published memory attention (`sam2`'s `MemoryAttenti
 is exact:
 
 * complex rotation -> `x * cos + rotate_pairs(x) * sin`, interleaved pairs (x0, x1) -> (-x1, x0);
-* a variable number of memories -> a fixed number of slots and an additive key mask;
+* a variable number of memories -> slots and an additive key mask;
 * softmax(QK') (M Wv' + bv) Wo' + bo -> (softmax(QK') M) (Wo Wv)' + (Wo bv + bo): the rows of a
   softmax sum to one and there is one head, so attention runs on raw memory channels.
+
+B counts objects. They look at one picture, so B is 1 until the first cross-attention: the first
+self-attention is computed once for all of them.
 """
 
 from typing import Callable, NamedTuple
@@ -24,13 +27,13 @@ MASKED = 1.0e4
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates the last dimension of `x` [..., tokens, d] by tables [tokens, d]."""
-    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    pairs = x.unflatten(-1, (-1, 2))
     turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
     return x * cos + turned * sin
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(d) + bias) v, with q [1,N,d], k [1,K,d], v [1,K,c], bias [K]."""
+    """softmax(q k' / sqrt(d) + bias) v, with q [B,N,d], k [B,K,d], v [B,K,c], bias [B,1,K]; q may have B = 1."""
     k_t = k.transpose(1, 2)
     scale = q.shape[-1] ** -0.5
 
@@ -85,7 +88,7 @@ class FusedLayer(nn.Module):
 
     def forward(self, x: Tensor, pos: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None,
                 values: Tensor, bias: Tensor, rope: Rope, mem_rope: Rope) -> Tensor:
-        """x, pos [1,N,C]; mem_keys [1,NM,T,c]; ptr_keys [1,K',c]; values [1,K,c]; bias [K]."""
+        """x [1 or B,N,C], pos [1,N,C]; mem_keys [B,NM,T,c]; ptr_keys [B,K',c]; values [B,K,c]; bias [B,1,K]."""
         norms, own, cross, mlp, pos_at_own = self.parts
         y = norms[0](x)
         qk = y + pos if pos_at_own else y
@@ -103,7 +106,7 @@ class FusedLayer(nn.Module):
 
 
 class FusedMemoryAttention(nn.Module):
-    """A published memory attention on a fixed number of keys."""
+    """A published memory attention on masked keys."""
 
     def __init__(self, layers: list[FusedLayer], norm: nn.Module, pos: Tensor, pos_at_input: bool,
                  rope: Rope, mem_rope: Rope):
@@ -117,8 +120,8 @@ class FusedMemoryAttention(nn.Module):
 
     def forward(self, x: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None, values: Tensor,
                 used: Tensor) -> Tensor:
-        """x [1,N,C]; used [K] is 1 for a key to read, 0 for an empty one. Returns [1,N,C]."""
-        bias = (used - 1.0) * MASKED
+        """x [1,N,C]; used [B,K] is 1 for a key to read, 0 for an empty one. Returns [B,N,C]."""
+        bias = ((used - 1.0) * MASKED).unsqueeze(1)
         rope = Rope(self.rope_cos, self.rope_sin)
         mem_rope = Rope(self.mem_rope_cos, self.mem_rope_sin)
         if self.pos_at_input:
@@ -130,20 +133,20 @@ class FusedMemoryAttention(nn.Module):
 
 def read_memory(attention: FusedMemoryAttention, feat: Tensor, mem: Tensor, mem_pos: Tensor,
                 mem_mask: Tensor, obj_ptrs: Tensor, ptr_pos: Tensor | None, ptr_mask: Tensor) -> Tensor:
-    """feat [1,C,F,F] conditioned on mem [1,NM,T,c] (positions mem_pos [1,NM,T,c]) and obj_ptrs [1,NP,C].
+    """feat [1,C,F,F] conditioned on mem [B,NM,T,c] (positions mem_pos [B,NM,T,c]) and obj_ptrs [B,NP,C].
 
-    A pointer is C/c tokens; ptr_pos [NP,c] is the position of them all. Returns [1,C,F,F].
+    A pointer is C/c tokens; ptr_pos [B,NP,c] is the position of them all. Returns [B,C,F,F].
     """
     tokens, width = mem.shape[2], mem.shape[3]
     split = obj_ptrs.shape[2] // width
-    pointers = obj_ptrs.reshape(1, -1, width)
-    ptr_keys = pointers
-    if ptr_pos is not None:
-        ptr_keys = pointers + ptr_pos.unsqueeze(1).expand(-1, split, -1).reshape(1, -1, width)
-    used = torch.cat((
-        mem_mask.unsqueeze(1).expand(-1, tokens).reshape(-1),
-        ptr_mask.unsqueeze(1).expand(-1, split).reshape(-1),
-    ))
-    values = torch.cat((mem.flatten(1, 2), pointers), dim=1)
-    x = attention(feat.flatten(2).transpose(1, 2), mem + mem_pos, ptr_keys, values, used)
-    return x.transpose(1, 2).reshape(feat.shape)
+    pointers = obj_ptrs.unflatten(2, (split, width))
+    keys = pointers if ptr_pos is None else pointers + ptr_pos.unsqueeze(2)
+    used = torch.cat((each(mem_mask, tokens), each(ptr_mask, split)), dim=1)
+    values = torch.cat((mem.flatten(1, 2), pointers.flatten(1, 2)), dim=1)
+    x = attention(feat.flatten(2).transpose(1, 2), mem + mem_pos, keys.flatten(1, 2), values, used)
+    return x.transpose(1, 2).unflatten(2, feat.shape[2:])
+
+
+def each(mask: Tensor, times: int) -> Tensor:
+    """[B,K] -> [B,K*times], every value `times` times."""
+    return mask.unsqueeze(2).expand(-1, -1, times).flatten(1)

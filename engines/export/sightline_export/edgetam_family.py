@@ -122,11 +122,11 @@ def manifest(model, max_cond: int) -> dict:
     }
 
 
-def graphs(model, max_cond: int) -> list[Graph]:
+def graphs(model, max_cond: int, closed: bool = False) -> list[Graph]:
     """The six graphs of a loaded model."""
     from . import edgetam_graphs, edgetam_reference
 
-    return samples.graphs(model, sizes(model), max_cond, edgetam_graphs, edgetam_reference)
+    return samples.graphs(model, sizes(model), max_cond, closed, edgetam_graphs, edgetam_reference)
 
 
 def official(model) -> State:

@@ -1,10 +1,12 @@
 """The graphs of EdgeTAM: thin modules around a published `EdgeTamVideoModel`.
 
 S is the image size, F = S/16, h = S/4, C the model width, c the memory width; T = 512 tokens a
-memory (256 of the whole frame, then 16x16 of its windows). Batch is 1 throughout.
+memory (256 of the whole frame, then 16x16 of its windows), B the number of objects; where slots are
+said to be [B,NM], a model of closed sizes has [NM].
 """
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
 from .sam2_graphs import MaskDownsample as MaskDownsample
+from .sam2_graphs import by_object, pick
 
 NO_OBJ_SCORE = -1024.0
 
@@ -41,7 +44,7 @@ def fused(layer: nn.Module) -> FusedLayer:
 
 
 class MemoryAttention(nn.Module):
-    """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [1,C,F,F]."""
+    """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [B,C,F,F]."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -66,15 +69,16 @@ class MemoryAttention(nn.Module):
 
     def forward(self, feat_s2: Tensor, mem: Tensor, tpos_idx: Tensor, mem_mask: Tensor,
                 obj_ptrs: Tensor, ptr_tdiff: Tensor, ptr_mask: Tensor) -> Tensor:
-        """mem [1,NM,T,c]; tpos_idx, mem_mask [NM]; obj_ptrs [1,NP,C]; ptr_mask [NP]; ages are not used."""
-        mem_pos = self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(1).unsqueeze(0)
+        """mem [B,NM,T,c]; tpos_idx, mem_mask [B,NM]; obj_ptrs [B,NP,C]; ptr_mask [B,NP]; ages are not used."""
+        tpos_idx, mem_mask, ptr_mask = map(by_object, (tpos_idx, mem_mask, ptr_mask))
+        mem_pos = self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(2)
         return read_memory(self.attention, feat_s2, mem, mem_pos, mem_mask, obj_ptrs, None, ptr_mask)
 
 
 class Heads(nn.Module):
     """The published prompt encoder and mask decoder, one best mask out.
 
-    Returns low_res_mask [1,1,h,h], iou [1,1], obj_ptr [1,C], object_score [1,1].
+    Returns low_res_mask [B,1,h,h], iou [B,1], obj_ptr [B,C], object_score [B,1].
     """
 
     def __init__(self, model: nn.Module):
@@ -95,7 +99,7 @@ class Heads(nn.Module):
 
     def decode(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor, sparse: Tensor,
                dense: Tensor, multimask: bool) -> tuple[Tensor, ...]:
-        """The published decoder's choice: mask [1,1,h,h], iou [1,1], token [1,C], score [1,1]."""
+        """The published decoder's choice: mask [B,1,h,h], iou [B,1], token [B,C], score [B,1]."""
         masks, ious, tokens, score = self.model.mask_decoder(
             image_embeddings=pix_feat, image_positional_embeddings=self.dense_pe,
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=multimask,
@@ -103,7 +107,7 @@ class Heads(nn.Module):
         masks, ious, tokens = masks[:, 0], ious[:, 0], tokens[:, 0]
         if multimask:
             best = torch.argmax(ious, dim=-1)
-            masks, ious, tokens = (torch.index_select(x, 1, best) for x in (masks, ious, tokens))
+            masks, ious, tokens = (pick(x, best).unsqueeze(1) for x in (masks, ious, tokens))
         return masks, ious, tokens[:, 0], score[:, 0]
 
     def finish(self, mask: Tensor, iou: Tensor, token: Tensor, score: Tensor) -> tuple[Tensor, ...]:
@@ -128,7 +132,8 @@ class DecoderTrack(Heads):
         self.multimask = model._use_multimask(False, None)
 
     def forward(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor) -> tuple[Tensor, ...]:
-        return self.finish(*self.decode(pix_feat, feat_s0, feat_s1, self.sparse, self.dense, self.multimask))
+        sparse = self.sparse.expand(pix_feat.shape[0], -1, -1, -1)
+        return self.finish(*self.decode(pix_feat, feat_s0, feat_s1, sparse, self.dense, self.multimask))
 
 
 class DecoderPrompt(Heads):
@@ -153,7 +158,7 @@ class DecoderPrompt(Heads):
 
 
 class MemoryEncoder(nn.Module):
-    """feat_s2 (raw) and low-res mask logits -> mem [1,T,c]."""
+    """feat_s2 (raw) and low-res mask logits -> mem [B,T,c]."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -165,11 +170,24 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, feat_s2: Tensor, low_res_mask: Tensor, object_score: Tensor,
                 binarize: Tensor) -> Tensor:
-        """low_res_mask [1,1,h,h] logits; binarize [1]; the score is not used."""
+        """low_res_mask [B,1,h,h] logits; binarize [B]; the score is not used."""
         model, config = self.model, self.model.config
         size = (model.image_size, model.image_size)
         logits = F.interpolate(low_res_mask, size=size, mode="bilinear", align_corners=False)
-        mask = torch.where(binarize.reshape(1, 1, 1, 1) > 0, (logits > 0).float(), torch.sigmoid(logits))
+        mask = torch.where(binarize.reshape(-1, 1, 1, 1) > 0, (logits > 0).float(), torch.sigmoid(logits))
         mask = mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         features, _ = model.memory_encoder(feat_s2, mask)
-        return model.spatial_perceiver(features, self.pos)[0]
+        return self.resample(features)
+
+    def resample(self, features: Tensor) -> Tensor:
+        """[B,c,F,F] -> [B,T,c]: the published perceiver, whose own windows take one object only."""
+        perceiver, count = self.model.spatial_perceiver, features.shape[0]
+        whole, _ = perceiver._forward_1d(features, self.pos.expand(count, -1, -1, -1))
+        windows = math.isqrt(perceiver.num_latents_2d)
+        parts = features.unflatten(3, (windows, -1)).unflatten(2, (windows, -1)).permute(0, 2, 4, 3, 5, 1)
+        parts = parts.flatten(3, 4).flatten(0, 2)
+        latents = perceiver.latents_2d.repeat(count, 1).unsqueeze(1)
+        for layer in perceiver.layers:
+            latents = layer(latents, parts, positional_encoding=None)
+        latents = perceiver.layer_norm(latents.reshape(count, -1, latents.shape[-1]))
+        return torch.cat((whole, latents), dim=1)

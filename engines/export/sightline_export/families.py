@@ -33,9 +33,9 @@ class Family:
         """The published predictor, evaluation mode, weights not yet set."""
         return self.module.build(config)
 
-    def graphs(self, model, max_cond: int) -> list[Graph]:
-        """The six graphs of a loaded predictor."""
-        return self.module.graphs(model, max_cond)
+    def graphs(self, model, max_cond: int, closed: bool = False) -> list[Graph]:
+        """The six graphs of a loaded predictor; `closed`: one object and all memory slots in every run."""
+        return self.module.graphs(model, max_cond, closed)
 
     def manifest(self, model, max_cond: int) -> dict:
         """The sections of `model.toml` that do not depend on the files."""

@@ -1,4 +1,4 @@
-"""One `Graph` to one `.onnx` file: legacy TorchScript exporter, opset 17, static shapes."""
+"""One `Graph` to one `.onnx` file: legacy TorchScript exporter, opset 17, static shapes but for `Graph.dynamic`."""
 
 import contextlib
 import hashlib
@@ -13,16 +13,18 @@ import torch
 from . import EXPORTER, OPSET, ExportError
 from .graph import Graph
 
+# How open sizes are called in the files.
+OBJECTS, SLOTS = "objects", "slots"
 DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.INT64: "i64"}
 
 
 @contextlib.contextmanager
-def batch_of_one():
-    """`repeat_interleave(x, 1, dim=0)` is the identity; traced, it would become a Loop."""
+def no_repeats():
+    """`repeat_interleave(x, 1, dim=0)` is the identity and one row is broadcast; traced, both become a Loop."""
     original = torch.Tensor.repeat_interleave
 
     def repeat(x, repeats, dim=None, **kwargs):
-        if dim == 0 and int(repeats) == 1:
+        if dim == 0 and (x.shape[0] == 1 or int(repeats) == 1):
             return x
         return original(x, repeats, dim=dim, **kwargs)
 
@@ -43,7 +45,7 @@ def fold(path: Path) -> None:
 
 def write(graph: Graph, path: Path) -> onnx.ModelProto:
     """Exports, pins the output shapes, drops what would make two exports differ."""
-    with warnings.catch_warnings(), batch_of_one(), torch.no_grad():
+    with warnings.catch_warnings(), no_repeats(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.module, tuple(graph.inputs.values()), str(path), dynamo=False,
@@ -62,9 +64,32 @@ def write(graph: Graph, path: Path) -> onnx.ModelProto:
     for value, tensor in zip(model.graph.output, results, strict=True):
         dims = value.type.tensor_type.shape
         dims.ClearField("dim")
-        for size in tensor.shape:
-            dims.dim.add().dim_value = size
+        named = graph.dynamic.get(value.name, {})
+        for axis, size in enumerate(tensor.shape):
+            dim = dims.dim.add()
+            if axis in named:
+                dim.dim_param = named[axis]
+            else:
+                dim.dim_value = size
     return sign(model, graph.name, path)
+
+
+def has_open_slots(model: onnx.ModelProto) -> bool:
+    """Whether the number of memory slots is open."""
+    shapes = (value.type.tensor_type.shape for value in model.graph.input)
+    return any(dim.dim_param == SLOTS for shape in shapes for dim in shape.dim)
+
+
+def name_sizes(model: onnx.ModelProto) -> None:
+    """Notes the shape of every inner tensor in terms of the open sizes, `512*slots + 64`.
+
+    Otherwise ONNX Runtime cannot know that the scores fit where the scores before the mask were: fresh
+    pages for each cost memory attention a tenth of its time. The smaller graphs gain nothing by it.
+    """
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    known = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info
+    model.graph.value_info.extend(sorted(known, key=lambda value: value.name))
 
 
 def sign(model: onnx.ModelProto, name: str, path: Path) -> onnx.ModelProto:
@@ -74,6 +99,8 @@ def sign(model: onnx.ModelProto, name: str, path: Path) -> onnx.ModelProto:
     for value in [*model.graph.input, *model.graph.output]:
         value.ClearField("doc_string")
     del model.graph.value_info[:]
+    if has_open_slots(model):
+        name_sizes(model)
     model.producer_name, model.producer_version = EXPORTER.split()
     model.graph.name = name
     onnx.checker.check_model(model, full_check=True)

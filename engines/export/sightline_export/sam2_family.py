@@ -108,7 +108,7 @@ def manifest(model, max_cond: int) -> dict:
     }
 
 
-def graphs(model, max_cond: int) -> list[Graph]:
+def graphs(model, max_cond: int, closed: bool = False) -> list[Graph]:
     """The six graphs of a loaded predictor."""
     from . import sam2_reference as published
 
@@ -116,7 +116,7 @@ def graphs(model, max_cond: int) -> list[Graph]:
     sizes = samples.Sizes(image=model.image_size, side=side, tokens=side ** 2, hidden=model.hidden_dim,
                           memory=model.mem_dim, recent=model.num_maskmem - 1,
                           ptr_recent=model.max_obj_ptrs_in_encoder - 1)
-    return samples.graphs(model, sizes, max_cond, nets, published)
+    return samples.graphs(model, sizes, max_cond, closed, nets, published)
 
 
 def official(model) -> State:

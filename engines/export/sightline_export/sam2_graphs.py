@@ -1,7 +1,7 @@
 """The graphs of SAM 2.0 and 2.1: thin modules around a published `SAM2VideoPredictor`.
 
 S is the image size, F = S/16, T = F*F tokens a memory, h = S/4, C the model width, c the memory
-width. Batch is 1 throughout.
+width, B the number of objects; where slots are said to be [B,NM], a model of closed sizes has [NM].
 """
 
 import torch
@@ -59,7 +59,7 @@ def fused(layer: nn.Module) -> FusedLayer:
 
 
 class MemoryAttention(nn.Module):
-    """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [1,C,F,F]."""
+    """feat_s2 conditioned on NM memory slots and NP pointer slots -> pix_feat [B,C,F,F]."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -80,7 +80,7 @@ class MemoryAttention(nn.Module):
         self.register_buffer("tpos", model.maskmem_tpos_enc.detach().flatten(1))
 
     def _pointer_pos(self, ptr_tdiff: Tensor) -> Tensor:
-        """Signed ages [NP] in frames -> positions [NP, c]."""
+        """Signed ages [B,NP] in frames -> positions [B,NP,c]."""
         model = self.model
         if not model.use_signed_tpos_enc_to_obj_ptrs:
             ptr_tdiff = ptr_tdiff.abs()
@@ -91,16 +91,28 @@ class MemoryAttention(nn.Module):
 
     def forward(self, feat_s2: Tensor, mem: Tensor, tpos_idx: Tensor, mem_mask: Tensor,
                 obj_ptrs: Tensor, ptr_tdiff: Tensor, ptr_mask: Tensor) -> Tensor:
-        """mem [1,NM,T,c]; tpos_idx, mem_mask [NM]; obj_ptrs [1,NP,C]; ptr_tdiff, ptr_mask [NP]."""
-        mem_pos = self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(1).unsqueeze(0)
+        """mem [B,NM,T,c]; tpos_idx, mem_mask [B,NM]; obj_ptrs [B,NP,C]; ptr_tdiff, ptr_mask [B,NP]."""
+        tpos_idx, mem_mask, ptr_tdiff, ptr_mask = map(by_object, (tpos_idx, mem_mask, ptr_tdiff, ptr_mask))
+        mem_pos = self.mem_pos.unsqueeze(1) + self.tpos[tpos_idx].unsqueeze(2)
         ptr_pos = self._pointer_pos(ptr_tdiff) if self.model.add_tpos_enc_to_obj_ptrs else None
         return read_memory(self.attention, feat_s2, mem, mem_pos, mem_mask, obj_ptrs, ptr_pos, ptr_mask)
+
+
+def by_object(slots: Tensor) -> Tensor:
+    """[NM] or [B,NM] -> [B,NM]."""
+    return slots.unsqueeze(0) if slots.dim() == 1 else slots
+
+
+def pick(many: Tensor, best: Tensor) -> Tensor:
+    """many [B,M,...] at best [B] -> [B,...]: one lookup of rows, which every runtime has."""
+    first = torch.arange(many.shape[0]) * many.shape[1]
+    return torch.index_select(many.flatten(0, 1), 0, best + first)
 
 
 class Heads(nn.Module):
     """The published prompt encoder and mask decoder, one best mask out.
 
-    Returns low_res_mask [1,1,h,h], iou [1,1], obj_ptr [1,C], object_score [1,1].
+    Returns low_res_mask [B,1,h,h], iou [B,1], obj_ptr [B,C], object_score [B,1].
     """
 
     def __init__(self, model: nn.Module):
@@ -136,8 +148,8 @@ class Heads(nn.Module):
         """The best of tokens 1..3 by predicted IoU."""
         best = torch.argmax(ious[:, 1:], dim=-1) + 1
         use_its_token = self.model.sam_mask_decoder.use_multimask_token_for_obj_ptr
-        token = torch.index_select(tokens, 1, best)[:, 0] if use_its_token else tokens[:, 0]
-        return torch.index_select(masks, 1, best), torch.index_select(ious, 1, best), token
+        token = pick(tokens, best) if use_its_token else tokens[:, 0]
+        return pick(masks, best).unsqueeze(1), pick(ious, best).unsqueeze(1), token
 
     def _single(self, masks: Tensor, ious: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         """Token 0; an unstable mask falls back to the best of 1..3, its pointer does not."""
@@ -164,7 +176,8 @@ class DecoderTrack(Heads):
         self.multimask = bool(model._use_multimask(False, None))
 
     def forward(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor) -> tuple[Tensor, ...]:
-        return self.decode(pix_feat, feat_s0, feat_s1, self.sparse, self.dense, self.multimask)
+        sparse = self.sparse.expand(pix_feat.shape[0], -1, -1)
+        return self.decode(pix_feat, feat_s0, feat_s1, sparse, self.dense, self.multimask)
 
 
 class DecoderPrompt(Heads):
@@ -183,7 +196,7 @@ class DecoderPrompt(Heads):
 
 
 class MemoryEncoder(nn.Module):
-    """feat_s2 (raw) and low-res mask logits -> mem [1,T,c]."""
+    """feat_s2 (raw) and low-res mask logits -> mem [B,T,c]."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -191,13 +204,13 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, feat_s2: Tensor, low_res_mask: Tensor, object_score: Tensor,
                 binarize: Tensor) -> Tensor:
-        """low_res_mask [1,1,h,h] logits; object_score [1,1]; binarize [1]."""
+        """low_res_mask [B,1,h,h] logits; object_score [B,1]; binarize [B]."""
         model = self.model
         size = (model.image_size, model.image_size)
         logits = F.interpolate(low_res_mask, size=size, mode="bilinear", align_corners=False)
         mask = torch.sigmoid(logits)
         if model.binarize_mask_from_pts_for_mem_enc:
-            mask = torch.where(binarize.reshape(1, 1, 1, 1) > 0, (logits > 0).float(), mask)
+            mask = torch.where(binarize.reshape(-1, 1, 1, 1) > 0, (logits > 0).float(), mask)
         mask = mask * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
         mem = model.memory_encoder(feat_s2, mask, skip_mask_sigmoid=True)["vision_features"]
         if model.no_obj_embed_spatial is not None:

@@ -1,10 +1,17 @@
 """The six graphs of a family, with random inputs on which each is compared with the published code."""
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 
 from .graph import Graph, Tensors
+from .onnx_file import OBJECTS, SLOTS
+
+# What is said of slots has no leading size where there is one object to say it of.
+OF_SLOTS = ("tpos_idx", "mem_mask", "ptr_tdiff", "ptr_mask")
+# Where memory attention's inputs count memory slots, for several objects.
+SLOT_AXES = {"mem": 1, "tpos_idx": 1, "mem_mask": 1}
 
 
 @dataclass(frozen=True)
@@ -97,30 +104,69 @@ def present(model, reference, draw, tries: int = 40) -> Tensors:
     return sample
 
 
-def graphs(model, sizes: Sizes, max_cond: int, nets, published) -> list[Graph]:
-    """The six graphs of a loaded model: `nets` has their modules, `published` their references."""
+def stack(samples: list[Tensors]) -> Tensors:
+    """Samples of one object each as one of several: on the first one's features, in the most slots any uses."""
+    used = max((int(sample["mem_mask"].sum()) for sample in samples if "mem_mask" in sample), default=0)
+    out = {}
+    for name, first in samples[0].items():
+        each = [sample[name][None] if name in OF_SLOTS else sample[name] for sample in samples]
+        together = first if name.startswith("feat_") else torch.cat(each)
+        out[name] = together.narrow(SLOT_AXES[name], 0, used) if name in SLOT_AXES else together
+    return out
+
+
+def one_by_one(reference: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tensors]:
+    """A reference of one object for several: each by itself."""
+    def run(given: Tensors) -> Tensors:
+        own = {name: value for name, value in given.items() if not name.startswith("feat_")}
+        objects = len(next(iter(own.values())))
+        made = [reference(given | {name: value[i] if name in OF_SLOTS else value[i : i + 1]
+                                   for name, value in own.items()}) for i in range(objects)]
+        return {name: torch.cat([one[name] for one in made]) for name in made[0]}
+    return run
+
+
+def opened(graph: Graph) -> Graph:
+    """The same graph for any number of objects and of memory slots.
+
+    It is traced with two objects, as one would leave constants behind, and compared on one, two and four.
+    """
+    own = [name for name in (*graph.inputs, *graph.outputs) if not name.startswith("feat_")]
+    dynamic = {name: {0: OBJECTS} for name in own}
+    for name in SLOT_AXES.keys() & graph.inputs.keys():
+        dynamic[name][SLOT_AXES[name]] = SLOTS
+    ones = graph.samples
+    samples = [*(stack([one]) for one in ones), stack((ones * 2)[:2]), stack((ones * 4)[:4])]
+    return Graph(graph.name, graph.module, samples[-2], graph.outputs, one_by_one(graph.reference), samples, dynamic)
+
+
+def graphs(model, sizes: Sizes, max_cond: int, closed: bool, nets, published) -> list[Graph]:
+    """The six graphs of a loaded model: `nets` has their modules, `published` their references.
+
+    `closed`: one object and all memory slots in every run.
+    """
     give = Shapes(sizes, max_cond)
-    memory = [give.memories(1, 1), give.memories(max_cond, 30), give.memories(1, 4)]
+    memory = [give.memories(max_cond, 30), give.memories(1, 1), give.memories(1, 4)]
     prompts = [present(model, published.decoder_prompt, lambda kind=kind: give.prompt(*kind))
                for kind in ((2, False, False), (1, False, True), (1, True, True), (3, True, False))]
     frames = [give.frame(False, 3.0), give.frame(True, 3.0), give.frame(False, -3.0)]
     image = {"image": give.noise(1, 3, sizes.image, sizes.image)}
-    track = present(model, published.decoder_track,
-                    lambda: {"pix_feat": give.pix_feat(), **give.levels()})
+    tracks = [present(model, published.decoder_track, lambda: {"pix_feat": give.pix_feat(), **levels})
+              for levels in [give.levels()] for _ in range(4)]
     mask = {"mask": (give.noise(1, 1, sizes.image, sizes.image) > 0).float()}
     heads = ["low_res_mask", "iou", "obj_ptr", "object_score"]
     points = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}
 
-    def graph(name, module, inputs, outputs, samples=None, dynamic=None):
+    def graph(name, module, samples, outputs, dynamic=None):
         reference = getattr(published, name)
-        return Graph(name, module, inputs, outputs, lambda given: reference(model, given),
-                     samples or [inputs], dynamic or {})
+        return Graph(name, module, samples[0], outputs, lambda given: reference(model, given), samples, dynamic or {})
 
+    several = (lambda graph: graph) if closed else opened
     return [
-        graph("image_encoder", nets.ImageEncoder(model), image, ["feat_s0", "feat_s1", "feat_s2"]),
-        graph("memory_attention", nets.MemoryAttention(model), memory[1], ["pix_feat"], memory),
-        graph("decoder_prompt", nets.DecoderPrompt(model), prompts[0], heads, prompts, points),
-        graph("decoder_track", nets.DecoderTrack(model), track, heads),
-        graph("memory_encoder", nets.MemoryEncoder(model), frames[0], ["mem"], frames),
-        graph("mask_downsample", nets.MaskDownsample(model), mask, ["mask_prompt"]),
+        graph("image_encoder", nets.ImageEncoder(model), [image], ["feat_s0", "feat_s1", "feat_s2"]),
+        several(graph("memory_attention", nets.MemoryAttention(model), memory, ["pix_feat"])),
+        graph("decoder_prompt", nets.DecoderPrompt(model), prompts, heads, points),
+        several(graph("decoder_track", nets.DecoderTrack(model), tracks, heads)),
+        several(graph("memory_encoder", nets.MemoryEncoder(model), frames, ["mem"])),
+        graph("mask_downsample", nets.MaskDownsample(model), [mask], ["mask_prompt"]),
     ]

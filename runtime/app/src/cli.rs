@@ -6,7 +6,8 @@ mod query;
 use std::path::PathBuf;
 
 use clap::{
-    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _,
+    ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::TypedValueParser as _,
 };
 
 pub(crate) use self::models::{
@@ -183,6 +184,49 @@ pub(crate) struct EvalArgs {
 pub(crate) enum Dataset {
     /// DAVIS: region similarity J, contour accuracy F and their mean, in percent
     Davis(DavisArgs),
+    /// The built-in grounder: objects among the proposals, and phrases that find their own
+    Grounder(GrounderArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+DIR is laid out as for `eval davis`. FILE holds phrases by sequence; an object is named as there (1 in a grey annotation):
+  {\"dog\": [{\"expression\": \"the brown thing\", \"object\": 1, \"frame\": 0}]}
+
+Example:
+  sightline eval grounder --data DAVIS --expressions tests/scenes/expressions.json")]
+pub(crate) struct GrounderArgs {
+    /// The data set's folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// The phrases, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) expressions: PathBuf,
+
+    /// Only these [default: every folder in Annotations/480p]
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) sequences: Vec<String>,
+
+    /// An installed model's name, or a folder with a model.toml
+    #[arg(long, short, value_name = "NAME|DIR", default_value = "nano")]
+    pub(crate) model: String,
+
+    /// Look for the objects on every so many frames, beside those with phrases
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub(crate) every: usize,
+
+    /// Frames (24 a second) from the picture asked about to the one that motion is judged by; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) apart: usize,
+
+    /// Write the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Threads the engines use on the processor; 0 means one for each core
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threads: usize,
 }
 
 #[derive(Debug, Args)]

@@ -7,12 +7,7 @@ use sightline_config::{CatchupSettings, LlmSettings, QuerySettings, Settings};
 use crate::cli::{LateArg, QueryFlags};
 
 /// Sets what questions and late answers need on `track`.
-pub(crate) fn configure(
-    track: &gst::Element,
-    settings: &Settings,
-    late: LateArg,
-    asks: bool,
-) -> Result<()> {
+pub(crate) fn configure(track: &gst::Element, settings: &Settings, late: LateArg, asks: bool) -> Result<()> {
     let CatchupSettings { memory_bytes, share, within, .. } = &settings.catchup;
     // Where nothing is asked nothing comes late.
     let memory_mib = if asks { memory_bytes >> 20 } else { 0 };

@@ -399,6 +399,35 @@ fn what_the_exporter_gets_wrong_is_not_installed() {
     for part in ["--family sam2.1", "--config tiny", "--image-size 96", "--precision fp16", "--max-cond 3"] {
         assert!(given.contains(part), "{part}: {given}");
     }
+    assert!(!given.contains("--int8-encoder"), "{given}");
+}
+
+#[test]
+fn clips_for_calibration_reach_the_exporter() {
+    let house = House::new();
+    let golden = golden();
+    let golden = golden.display();
+    house.exporter(&format!(
+        "echo \"$all\" > \"$out/flags\"\ncp {golden}/model/*.onnx {golden}/model/model.toml \"$out\"\n"
+    ));
+    // The stand-in takes its flags in pairs.
+    let clips = [house.path("a.mp4"), house.path("clips")];
+    fs::write(&clips[0], "").unwrap();
+    let pull = |clips: &[&str]| {
+        house.models(&[&["pull", "toy", "--threads", "1", "--int8-encoder"], clips].concat())
+    };
+    house.server.ranges();
+    failed_with(&pull(&[clips[0].to_str().unwrap(), clips[1].to_str().unwrap()]), "--int8-encoder");
+    assert!(house.server.ranges().is_empty(), "what is missing is said before anything is downloaded");
+    fs::create_dir(&clips[1]).unwrap();
+    let third = house.path("b.mp4");
+    fs::write(&third, "").unwrap();
+    let names = [&clips[0], &clips[1], &third].map(|clip| clip.to_str().unwrap());
+    succeeded(&pull(&names));
+    let given = fs::read_to_string(house.path("models/toy/flags")).unwrap();
+    assert!(given.contains(&format!("--int8-encoder {}", names.join(" "))), "{given}");
+    let origin = fs::read_to_string(house.path("models/toy/origin.json")).unwrap();
+    assert!(origin.contains("b.mp4"), "{origin}");
 }
 
 #[test]
@@ -441,7 +470,9 @@ fn the_built_in_models_can_be_verified() {
     let house = House::new();
     let out = house.models(&["verify", "nano", "--threads", "1"]);
     succeeded(&out);
-    assert!(stdout(&out).contains("ms a frame"), "{}", stdout(&out));
+    let text = stdout(&out);
+    assert!(text.contains("ms a frame") && text.contains("36 masks of 12 frames"), "{text}");
+    assert!(text.contains("pass, the mean at most 3e-1: max abs logit difference"), "{text}");
     let row = stdout(&house.models(&["list"]));
     assert!(row.lines().any(|line| line.starts_with("nano") && line.contains("built in")), "{row}");
 }

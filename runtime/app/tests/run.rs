@@ -307,3 +307,42 @@ fn what_cannot_be_run_says_why() {
     let usage = sightline(&["run", "--input", clip]);
     assert_eq!(usage.status.code(), Some(2), "no prompt is a usage error");
 }
+
+#[test]
+fn small_holes_are_filled_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = ball_clip(folder.path(), 2);
+    let (mask, jsonl) = (folder.path().join("mask.png"), folder.path().join("out.jsonl"));
+    // The fake model's low-res mask has 16x16 pixels, so one of them is 10 wide and 7.5 high: a hole of two of them.
+    let within =
+        |x: usize, y: usize, [x0, y0, x1, y1]: [usize; 4]| (x0..x1).contains(&x) && (y0..y1).contains(&y);
+    let set = |x, y| within(x, y, [30, 15, 110, 105]) && !within(x, y, [50, 45, 60, 60]);
+    let pixels: Vec<u8> = (0..160 * 120).map(|at| u8::from(set(at % 160, at / 160)) * 255).collect();
+    let mut encoder = png::Encoder::new(std::fs::File::create(&mask).unwrap(), 160, 120);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    // Whether the middle of the hole is in the first frame's mask.
+    let filled = |flags: &[&str], variables: &[(&str, &str)]| {
+        let line = [
+            "run",
+            "--input",
+            text(&clip),
+            "--model",
+            "fake",
+            "--mask",
+            text(&mask),
+            "--jsonl",
+            text(&jsonl),
+        ];
+        let output = command(&[&line, flags].concat()).envs(variables.iter().copied()).output().unwrap();
+        succeeded(&output);
+        let mask = &lines(&jsonl)[0]["objects"][0]["mask"]["counts"];
+        Rle::from_coco_string(160, 120, mask.as_str().unwrap()).unwrap().decode().data()[52 * 160 + 55] != 0
+    };
+    assert!(!filled(&[], &[]));
+    assert!(!filled(&["--fill-hole-area", "1"], &[]), "the hole is larger");
+    assert!(filled(&["--fill-hole-area", "2"], &[]));
+    assert!(filled(&[], &[("SIGHTLINE_TRACK_FILL_HOLE_AREA", "2")]));
+    let refused = sightline(&["run", "--input", "test", "--point", "1,1", "--fill-hole-area", "65537"]);
+    failed_with(&refused, "setting track.fill_hole_area: expected 0 to 65536, got 65537");
+}

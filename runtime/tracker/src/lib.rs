@@ -14,6 +14,7 @@ mod frames;
 mod graphs;
 mod object;
 mod prompt;
+mod propose;
 mod run;
 mod session;
 mod tracker;
@@ -26,6 +27,7 @@ use sightline_core::{FrameStamp, ObjectId, TrackState};
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
 pub use error::{Kind, TrackerError};
+pub use propose::{Proposal, ProposalOptions, Proposer};
 pub use session::Session;
 pub use tracker::Tracker;
 

@@ -77,6 +77,13 @@ impl Ask {
         }
     }
 
+    /// A box that is known to be one.
+    pub(crate) fn corners(corners: NormBox) -> Self {
+        let NormBox { x0, y0, x1, y1 } = corners;
+        let corners = [(NormPoint { x: x0, y: y0 }, TOP_LEFT), (NormPoint { x: x1, y: y1 }, BOTTOM_RIGHT)];
+        Self::Points(corners.into())
+    }
+
     fn points(
         points: &[Point],
         within: Option<NormBox>,

@@ -7,7 +7,8 @@ use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
 
 use crate::{
-    Applied, At, CleanUp, ObjectView, Options, Pace, Progress, Tracker, TrackerError,
+    Applied, At, CleanUp, ObjectView, Options, Pace, Progress, ProposalOptions, Proposer, Tracker,
+    TrackerError,
     clean::Cleaner,
     view::{self, Sights, Viewer},
 };
@@ -165,6 +166,27 @@ impl Session {
     /// As [`Tracker::prompt`].
     pub fn prompt(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
         self.tracker.prompt(object, at, prompt)
+    }
+
+    /// As [`Tracker::propose`].
+    ///
+    /// # Errors
+    /// As [`Tracker::propose`].
+    pub fn propose(
+        &self,
+        at: At,
+        options: ProposalOptions,
+        hints: &[NormBox],
+    ) -> Result<Proposer, TrackerError> {
+        self.tracker.propose(at, options, hints)
+    }
+
+    /// As [`Tracker::propose_step`].
+    ///
+    /// # Errors
+    /// As [`Tracker::propose_step`].
+    pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
+        self.tracker.propose_step(proposer)
     }
 
     /// As [`Tracker::remove`].

@@ -9,6 +9,7 @@ use crate::{
     graphs::Graphs,
     object::{MAX_CORRECTIONS, Object},
     prompt::Ask,
+    propose::{ProposalOptions, Proposer},
     run,
 };
 
@@ -405,6 +406,36 @@ impl Tracker {
     /// Lets go of a frame that was pinned, once for each time it was.
     pub fn release(&mut self, frame: FrameStamp) {
         self.frames.release_index(frame.index);
+    }
+
+    /// Looks on a kept frame for things that may be meant; [`Tracker::propose_step`] does the work. `hints` are boxes in
+    /// the whole picture where something may be.
+    ///
+    /// # Errors
+    /// `Kind::Gone` when the frame is kept no longer, `Kind::Prompt` when it is still to come.
+    pub fn propose(
+        &self,
+        at: At,
+        options: ProposalOptions,
+        hints: &[NormBox],
+    ) -> Result<Proposer, TrackerError> {
+        let Found::Kept { tick, degraded: false } = self.frames.find(at) else {
+            return Err(TrackerError::prompt("frame to look at", "one that was seen", "one to come"));
+        };
+        Ok(Proposer::new(&self.graphs.spec, options, tick, self.frames.view(tick), hints))
+    }
+
+    /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
+    ///
+    /// # Errors
+    /// `Kind::Gone` when the frame is kept no longer, `Kind::Engine` when the graph fails; what was found stays.
+    pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
+        let tick = proposer.tick();
+        if self.frames.stamp(tick).is_none() {
+            let subject = "frame looked at for proposals";
+            return Err(TrackerError::new(Kind::Gone, subject, "one of the kept", "one let go"));
+        }
+        Ok(proposer.step(&mut self.graphs, self.frames.features(tick))?)
     }
 
     /// Refuses a new object where there is no room for it.

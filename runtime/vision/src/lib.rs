@@ -4,16 +4,23 @@
 //! ([`Preprocessor`], [`MaskUpscaler`], [`ComponentFilter`], [`draw::Painter`]); the rest are functions.
 #![forbid(unsafe_code)]
 
+mod colour;
 mod components;
 pub mod davis;
 pub mod draw;
+mod motion;
 mod preprocess;
+mod region;
 mod resample;
 mod rgb;
+mod sample;
 mod upscale;
 
+pub use colour::dominant_colour;
 pub use components::ComponentFilter;
+pub use motion::Motion;
 pub use preprocess::Preprocessor;
+pub use region::Region;
 pub use resample::{downscale, resize_mask};
 pub use rgb::{part_around, rgb};
 pub use upscale::MaskUpscaler;

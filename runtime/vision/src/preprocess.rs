@@ -17,6 +17,10 @@ use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvError, YuvPlanarImage, YuvRang
 /// save for a handful of pixels in a million of white noise which are off by two (fixed point weights have
 /// 15 bits in `fast_image_resize` and 22 in Pillow).
 ///
+/// The published SAM 2 predictors resize JPEGs with Pillow (bicubic) and videos with decord (swscale, bilinear); with
+/// `Filter::Bicubic` a video's pictures are closer to what both approximate, and to either, than those two are to each
+/// other. The figures are in this room's README.
+///
 /// The pixel buffers are allocated by the first picture of a size. `fast_image_resize` computes its weights
 /// anew on every call, in small allocations of its own.
 #[derive(Debug)]

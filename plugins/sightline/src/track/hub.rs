@@ -328,8 +328,7 @@ impl Hub {
     pub(crate) fn wait_for_news(&self) -> bool {
         let ended = |inner: &Inner| inner.closed || inner.flushing;
         let waits = |inner: &mut Inner| !inner.woken && !ended(inner);
-        let mut inner =
-            self.to_worker.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.to_worker.wait_while(self.lock(), waits).unwrap_or_else(PoisonError::into_inner);
         inner.woken = false;
         !ended(&inner)
     }

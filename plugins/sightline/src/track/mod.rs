@@ -1,7 +1,9 @@
 //! `sightlinetrack`: prompts in, masks out, one thread beside the stream.
 
+pub mod builtin;
 mod draft;
 mod events;
+mod guess;
 mod hub;
 mod imp;
 mod mailbox;

@@ -19,13 +19,17 @@ use sightline_grounding::{
     protocol::{Reading, Sent},
     query::State,
 };
+use sightline_tracker::Session;
 use sightline_vision::{
     draw::{PictureMut, PlaneMut, set_of_mark},
     part_around, rgb,
 };
 
-use super::hub::COMMANDS;
-use crate::query_record::{NamedObject, QueryRecord};
+use super::{guess::Guesser, hub::COMMANDS};
+use crate::{
+    pixels::FrameCopy,
+    query_record::{NamedObject, QueryRecord},
+};
 
 /// Standing questions there may be.
 const STANDING: usize = 16;
@@ -46,7 +50,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Find { .. } => "find",
             Self::Describe { .. } => "describe",
@@ -55,7 +59,7 @@ impl What {
         }
     }
 
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match self {
             Self::Find { phrase: words }
             | Self::Ask { question: words }
@@ -149,6 +153,8 @@ pub(crate) struct Talk {
     open: BTreeMap<QueryId, Open>,
     standing: Vec<Standing>,
     found: BTreeMap<ObjectId, FoundObject>,
+    /// Finds without a server.
+    guesser: Guesser,
     said: VecDeque<Heard>,
     thumb: Option<Vec<u8>>,
 }
@@ -177,6 +183,7 @@ impl Talk {
             open: BTreeMap::new(),
             standing: Vec::new(),
             found: BTreeMap::new(),
+            guesser: Guesser::default(),
             said: VecDeque::new(),
             thumb: None,
         })
@@ -185,9 +192,11 @@ impl Talk {
     /// Takes a question: it is asked about the next frame that is looked at, and then maybe again.
     pub(crate) fn put(&mut self, question: Question) {
         if self.server.is_none() {
-            let reason =
-                format!("{}: expected a language model's server (llm), got none", question.what.kind());
-            return self.refuse(&question, reason);
+            self.say(&question, "waiting", "");
+            if let Err((question, reason)) = self.guesser.put(question) {
+                self.refuse(&question, reason);
+            }
+            return;
         }
         let watched = matches!(question.what, What::Watch { .. });
         if watched || question.every.is_some() {
@@ -222,6 +231,7 @@ impl Talk {
     /// Takes a question back, wherever it is.
     pub(crate) fn withdraw(&mut self, id: u64) {
         self.waiting.retain(|question| question.id != id);
+        self.guesser.withdraw(|question| question.id != id);
         self.standing.retain(|standing| standing.question.id != id);
         self.found.retain(|_, found| found.question != id);
         let open: Vec<QueryId> =
@@ -244,6 +254,7 @@ impl Talk {
     pub(crate) fn clear(&mut self) {
         let ids: Vec<u64> = self.open.values().map(|open| open.question.id).collect();
         ids.into_iter().for_each(|id| self.withdraw(id));
+        self.guesser.withdraw(|_| false);
         self.waiting.clear();
         self.standing.clear();
         self.found.clear();
@@ -257,7 +268,18 @@ impl Talk {
         if let Some(server) = &mut self.server {
             server.album.clear();
         }
+        self.guesser.forget_frames();
         self.thumb = None;
+    }
+
+    /// Whether [`Talk::step`] has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.guesser.has_work()
+    }
+
+    /// A unit of work beside the live frames.
+    pub(crate) fn step(&mut self, session: &mut Session) {
+        self.said.extend(self.guesser.step(session));
     }
 
     /// Whether frames are worth encoding though nothing is tracked.
@@ -268,7 +290,8 @@ impl Talk {
     /// Whether the model should see the whole picture: something in it is being looked for.
     pub(crate) fn wants_all(&self) -> bool {
         let finds = |question: &Question| matches!(question.what, What::Find { .. });
-        self.waiting.iter().any(finds) || self.open.values().any(|open| finds(&open.question))
+        let open = self.open.values().any(|open| finds(&open.question));
+        open || self.waiting.iter().any(finds) || self.guesser.wants_frames()
     }
 
     /// Whether objects are being looked for on a frame that was looked at.
@@ -298,16 +321,14 @@ impl Talk {
         self.server.as_ref().map(|server| server.hatch.now())
     }
 
-    /// A frame was looked at: what waits is asked about it; `pin` keeps its features.
-    pub(crate) fn frame_went(
-        &mut self,
-        result: &FrameResult,
-        picture: &Picture<'_>,
-        mut pin: impl FnMut() -> Option<FrameStamp>,
-    ) {
+    /// A frame was looked at: what waits is asked about it, and its features are kept where something is looked for.
+    pub(crate) fn frame_went(&mut self, result: &FrameResult, copy: &FrameCopy, session: &mut Session) {
+        self.said.extend(self.guesser.frame_went(result.frame, copy, session));
+        let Ok(picture) = copy.picture() else { return };
+        let picture = &picture;
         self.watch_over(result, picture);
         while let Some(question) = self.waiting.pop_front() {
-            let pinned = matches!(question.what, What::Find { .. }) && pin().is_some();
+            let pinned = matches!(question.what, What::Find { .. }) && session.pin_newest().is_some();
             match self.compose(&question, result, picture) {
                 Ok(ask) => self.send(question, ask, result.frame, pinned),
                 Err(reason) => {
@@ -531,7 +552,7 @@ impl Open {
     }
 }
 
-fn record(question: &Question, state: &str, reason: &str) -> QueryRecord {
+pub(super) fn record(question: &Question, state: &str, reason: &str) -> QueryRecord {
     QueryRecord {
         id: question.id,
         kind: question.what.kind().into(),

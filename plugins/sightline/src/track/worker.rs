@@ -126,7 +126,7 @@ impl Worker {
         let idle = frame.is_none();
         if self.options.strict {
             while self.is_behind() {
-                self.catch_up();
+                self.work_beside();
             }
         }
         if let Some((stamp, job)) = frame {
@@ -134,15 +134,30 @@ impl Worker {
         }
         // Time to spare goes to late prompts; where there is none they get their share.
         if self.is_behind() && (idle || self.owes()) {
-            self.catch_up();
+            self.work_beside();
         }
         let nothing = self.session.tracker().is_idle() && self.held.is_empty() && !self.talk.wants_frames();
         self.hub.set_idle(nothing);
         true
     }
 
+    /// Whether there is work that live frames do not wait for.
     fn is_behind(&self) -> bool {
-        self.session.tracker().behind().0 > 0
+        self.talk.has_work() || self.session.tracker().behind().0 > 0
+    }
+
+    /// A unit of it.
+    fn work_beside(&mut self) {
+        let begun = Instant::now();
+        if self.talk.has_work() {
+            self.talk.step(&mut self.session);
+            self.hear();
+        } else {
+            self.catch_up(begun);
+        }
+        let none = Shares { since: begun, late: Duration::ZERO, live: Duration::ZERO };
+        let shares = self.shares.unwrap_or(none);
+        self.shares = self.is_behind().then(|| Shares { late: shares.late + begun.elapsed(), ..shares });
     }
 
     /// Whether late prompts have had less than their share.
@@ -153,12 +168,10 @@ impl Worker {
     }
 
     /// One unit of work for late prompts.
-    fn catch_up(&mut self) {
-        let begun = Instant::now();
-        let shares =
-            *self.shares.get_or_insert(Shares { since: begun, late: Duration::ZERO, live: Duration::ZERO });
+    fn catch_up(&mut self, begun: Instant) {
+        let since = self.shares.map_or(begun, |shares| shares.since);
         let within = (!self.options.strict).then_some(self.options.within);
-        let pace = Pace { now: shares.since.elapsed(), within };
+        let pace = Pace { now: since.elapsed(), within };
         match self.session.catch_up(pace, self.size_px.unwrap_or_default()) {
             Err(error) => self.warn(error.to_string(), error.is_transient()),
             Ok((late, progress)) => {
@@ -182,7 +195,6 @@ impl Worker {
                 }
             }
         }
-        self.shares = self.is_behind().then(|| Shares { late: shares.late + begun.elapsed(), ..shares });
     }
 
     /// A late prompt's object is live.
@@ -345,10 +357,7 @@ impl Worker {
                     self.tell(Some(FrameRecord::from(published.result())));
                 }
                 // Once its masks are out.
-                if let Ok(picture) = copy.picture() {
-                    let Self { talk, session, .. } = self;
-                    talk.frame_went(published.result(), &picture, || session.pin_newest());
-                }
+                self.talk.frame_went(published.result(), &copy, &mut self.session);
                 self.hub.give_back(copy);
                 // A file has time: the frames to come wait for what is looked for on this one.
                 while self.options.strict && self.talk.is_finding() && self.hub.wait_for_news() {

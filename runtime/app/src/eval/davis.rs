@@ -23,7 +23,7 @@ use crate::{
 
 /// Evaluates, prints the table, writes the JSON.
 pub(super) fn run(args: &DavisArgs) -> Result<()> {
-    let names = sequence_names(args)?;
+    let names = sequence_names(&args.data, &args.sequences)?;
     let clean_up = CleanUp {
         fill_hole_area_px: args.clean_up.fill_hole_area.unwrap_or(0),
         sprinkle_area_px: args.clean_up.sprinkle_area.unwrap_or(0),
@@ -58,11 +58,11 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
     }
 }
 
-pub(super) fn sequence_names(args: &DavisArgs) -> Result<Vec<String>> {
-    if !args.sequences.is_empty() {
-        return Ok(args.sequences.clone());
+pub(super) fn sequence_names(data: &Path, asked_for: &[String]) -> Result<Vec<String>> {
+    if !asked_for.is_empty() {
+        return Ok(asked_for.to_vec());
     }
-    let folder = args.data.join("Annotations/480p");
+    let folder = data.join("Annotations/480p");
     let entries = std::fs::read_dir(&folder).with_context(|| {
         format!("cannot read folder {folder:?}; --data wants one with Annotations/480p in it")
     })?;
@@ -82,7 +82,7 @@ pub(super) fn sequence_names(args: &DavisArgs) -> Result<Vec<String>> {
 
 /// One object of a sequence: which values of an annotation are it, and its first mask.
 pub(super) struct Object {
-    id: ObjectId,
+    pub(super) id: ObjectId,
     pub(super) value: u8,
     pub(super) first: Mask,
 }

@@ -2,6 +2,7 @@
 
 mod davis;
 mod deepest;
+mod grounder;
 mod report;
 mod streaming;
 
@@ -16,5 +17,6 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match &args.dataset {
         Dataset::Davis(davis) if davis.streaming => streaming::run(davis),
         Dataset::Davis(davis) => davis::run(davis),
+        Dataset::Grounder(grounder) => grounder::run(grounder),
     }
 }

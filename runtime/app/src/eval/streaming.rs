@@ -109,7 +109,7 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
         _ => Expressions::new(),
     };
     let mut sequences = Vec::new();
-    for name in sequence_names(args)? {
+    for name in sequence_names(&args.data, &args.sequences)? {
         if args.prompt == PromptKind::Text && !expressions.contains_key(&name) {
             tracing::warn!(sequence = name, "no expression for it, left out");
             continue;
@@ -141,7 +141,8 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
 }
 
 fn write_json(path: &Path, report: &StreamingReport) -> Result<()> {
-    std::fs::write(path, serde_json::to_string(report)? + "\n").with_context(|| format!("cannot write {path:?}"))
+    std::fs::write(path, serde_json::to_string(report)? + "\n")
+        .with_context(|| format!("cannot write {path:?}"))
 }
 
 fn table(report: &StreamingReport) -> String {
@@ -168,11 +169,7 @@ fn settings(args: &DavisArgs) -> Result<Settings> {
     let file = args.config.as_deref().map(Layer::from_file).transpose()?.unwrap_or_default();
     let flags = Layer {
         model: ModelLayer { name: Some(args.model.clone()), threads: Some(args.threads) },
-        llm: LlmLayer {
-            url: args.llm.llm.clone(),
-            model: args.llm.llm_model.clone(),
-            ..LlmLayer::default()
-        },
+        llm: LlmLayer { url: args.llm.llm.clone(), model: args.llm.llm_model.clone(), ..LlmLayer::default() },
         ..Layer::default()
     };
     Ok(Settings::resolve([file, Layer::from_env(std::env::vars())?, flags])?)
@@ -188,12 +185,7 @@ fn ping_pong(pictures: usize, times: usize) -> Vec<usize> {
     order
 }
 
-fn stream(
-    args: &DavisArgs,
-    settings: &Settings,
-    sequence: &Sequence,
-    words: &[String],
-) -> Result<Streamed> {
+fn stream(args: &DavisArgs, settings: &Settings, sequence: &Sequence, words: &[String]) -> Result<Streamed> {
     let pictures: Vec<_> =
         sequence.pictures.iter().map(|path| pictures::read_rgb(path)).collect::<Result<_>>()?;
     let (width, height) = (pictures[0].width_px, pictures[0].height_px);
@@ -399,7 +391,8 @@ impl Said {
             match message.name().as_str() {
                 FRAME_MESSAGE => {
                     let record = FrameRecord::from_structure(message)?;
-                    let outcome = record.outcome.skip_reason().map_or(record.outcome.as_str(), |r| r.as_str());
+                    let outcome =
+                        record.outcome.skip_reason().map_or(record.outcome.as_str(), |r| r.as_str());
                     *said.outcomes.entry(outcome.into()).or_default() += 1;
                     if record.outcome.skip_reason().is_none() {
                         newest = record.frame.index;

@@ -133,11 +133,7 @@ impl<W: Write> JsonlWriter<W> {
 
     /// Writes a step of a question.
     pub(crate) fn write_query(&mut self, record: &QueryRecord) -> Result<()> {
-        let span = |span: &CaptionSpan| Span {
-            start: span.start,
-            end: span.end,
-            object: span.object.0,
-        };
+        let span = |span: &CaptionSpan| Span { start: span.start, end: span.end, object: span.object.0 };
         self.line(&QueryLine {
             query: record.id,
             kind: &record.kind,

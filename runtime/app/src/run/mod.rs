@@ -143,11 +143,7 @@ fn settings(args: &RunArgs) -> Result<Settings> {
             sprinkle_area: args.clean_up.sprinkle_area,
             ..TrackLayer::default()
         },
-        llm: LlmLayer {
-            url: args.llm.llm.clone(),
-            model: args.llm.llm_model.clone(),
-            ..LlmLayer::default()
-        },
+        llm: LlmLayer { url: args.llm.llm.clone(), model: args.llm.llm_model.clone(), ..LlmLayer::default() },
         ..Layer::default()
     };
     Ok(Settings::resolve([file, environment, flags])?)

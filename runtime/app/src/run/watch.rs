@@ -260,7 +260,8 @@ impl<'a> Watch<'a> {
         failure: &mut Option<anyhow::Error>,
         write: impl FnOnce(&mut JsonlWriter, &T) -> Result<()>,
     ) {
-        let written = record.and_then(|record| self.jsonl.as_mut().map_or(Ok(()), |jsonl| write(jsonl, &record)));
+        let written =
+            record.and_then(|record| self.jsonl.as_mut().map_or(Ok(()), |jsonl| write(jsonl, &record)));
         if let Err(error) = written {
             failure.get_or_insert(error);
             self.stop();
@@ -285,7 +286,8 @@ impl<'a> Watch<'a> {
             }
             "failed" => tracing::warn!(id, kind, words, "no answer: {reason}"),
             "answered" | "alert" => {
-                let objects: Vec<u32> = record.objects.iter().filter_map(|object| Some(object.id?.0)).collect();
+                let objects: Vec<u32> =
+                    record.objects.iter().filter_map(|object| Some(object.id?.0)).collect();
                 tracing::info!(id, kind, words, timeliness = reason, delay_s, ?objects, "{state}: {text}");
             }
             _ => tracing::debug!(id, kind, words, "{state}"),

@@ -21,7 +21,7 @@ pub fn set_of_mark(picture: &mut PictureMut<'_>, objects: &[(ObjectId, &Rle)]) -
     let shapes: Vec<Shape> =
         objects.iter().filter_map(|(id, mask)| Shape::new(*id, mask, width, height)).collect();
     let mut painter = Painter::new();
-    let thickness = (longest / 480).max(1);
+    let thickness = ((longest + 256) / 512).max(1);
     for shape in &shapes {
         if shape.area < SMALL_PX * SMALL_PX {
             shape.frame(picture, thickness);
@@ -40,7 +40,7 @@ pub fn set_of_mark(picture: &mut PictureMut<'_>, objects: &[(ObjectId, &Rle)]) -
         let (w, h) = label_extent_px(&text, scale);
         let (w, h) = (w.min(width), h.min(height));
         let at = shape
-            .inside(w, h, scale, &placed)
+            .inside(w, h, 4 * scale, &placed)
             .unwrap_or_else(|| shape.beside(w, h, [width, height], scale, &shapes, &placed));
         placed.push([at[0], at[1], at[0] + w, at[1] + h]);
         label_at_scale(picture, at[0], at[1], &text, palette(shape.id.0), scale);
@@ -95,7 +95,7 @@ impl Shape {
         }
     }
 
-    /// The place nearest to the object's centre where a label lies on nothing but the object.
+    /// The place nearest to the object's centre, in steps of so many pixels, where a label lies on nothing but the object.
     fn inside(&self, w: u32, h: u32, step: u32, placed: &[[u32; 4]]) -> Option<[u32; 2]> {
         if u64::from(w * h) * u64::from(COVERED) > self.area {
             return None;

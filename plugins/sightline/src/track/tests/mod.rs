@@ -3,6 +3,7 @@
 mod every_frame;
 mod live;
 mod prompting;
+mod questions;
 mod stream;
 
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ impl Rig {
         let handle = options.handle.clone();
         let options_of = sightline_tracker::Options {
             history: element.property::<u32>("history") as usize,
-            memory_bytes: 0,
+            memory_bytes: 1 << 20,
             max_objects: 3,
         };
         let session = Session::new(sightline_engine_fake::model(options), options_of).unwrap();

@@ -1,0 +1,209 @@
+//! What there may be in a frame, whatever it is: class-agnostic proposals from the prompt decoder.
+//!
+//! A grid of clicks, then a box around each of the best masks they gave: a small model gives a better mask for a box than
+//! for a click, and knows better how good it is. One decoder run a step, so that live frames come first.
+
+use sightline_core::{NormBox, NormPoint};
+use sightline_engine_api::{EngineError, ModelSpec};
+use sightline_vision::{ComponentFilter, Region};
+
+use crate::{
+    graphs::Graphs,
+    prompt::{Ask, Resolved},
+};
+
+/// How proposals are looked for. The defaults were chosen by the recall of the objects of twelve DAVIS sequences, see the
+/// room's README.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProposalOptions {
+    /// Clicks across and down the view.
+    pub grid: [usize; 2],
+    /// Masks of the clicks that are tried again by their box, the best first.
+    pub boxes: usize,
+    /// Proposals at the end, the best first.
+    pub most: usize,
+    /// Of two masks with a greater IoU than this only the better one is kept.
+    pub overlap: f32,
+    /// The least and the greatest part of the view a proposal covers.
+    pub area: [f32; 2],
+    /// The least [`Proposal::stability`].
+    pub stability: f32,
+}
+
+impl Default for ProposalOptions {
+    fn default() -> Self {
+        Self { grid: [8, 5], boxes: 24, most: 24, overlap: 0.7, area: [0.002, 0.6], stability: 0.0 }
+    }
+}
+
+/// Something in a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// Its low-res mask, and the part of the picture that it covers.
+    pub region: Region,
+    /// Tight box in the whole picture.
+    pub bounds: NormBox,
+    /// Share of the whole picture, in `[0, 1]`.
+    pub area: f32,
+    /// The model's own estimate in `[0, 1]` of the mask's IoU.
+    pub iou: f32,
+    /// IoU in `[0, 1]` of the masks at logits above 1 and above -1: low where the model hesitates about the edge.
+    pub stability: f32,
+    /// It came from one of the boxes that were given as hints.
+    pub hinted: bool,
+}
+
+/// Half the distance of the two thresholds that stability compares.
+const STABILITY_LOGIT: f32 = 1.0;
+/// Masks of the first pass with a greater IoU than this would give the same box.
+const SAME_BOX: f32 = 0.6;
+/// Share of the view below which a hole or a sprinkle is no part of a shape.
+const SPRINKLE: f32 = 0.003;
+
+/// Looks for proposals on one frame, one decoder run a step. Made for a query, not for every frame: about a hundred
+/// low-res bit masks are allocated.
+#[derive(Debug)]
+pub struct Proposer {
+    options: ProposalOptions,
+    tick: u64,
+    view: NormBox,
+    /// Prompts to be tried, the next one last; with whether they come from a hint.
+    open: Vec<(Ask, bool)>,
+    boxes_made: bool,
+    takes_boxes: bool,
+    found: Vec<Proposal>,
+    logits: Vec<f32>,
+    filter: ComponentFilter,
+}
+
+impl Proposer {
+    /// For the frame of `tick`, which shows `view`. Hints are boxes in the whole picture where something may be, as
+    /// where something moves; those that hang out of the view are clipped, those outside are left out.
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        options: ProposalOptions,
+        tick: u64,
+        view: NormBox,
+        hints: &[NormBox],
+    ) -> Self {
+        let (width, height) = (spec.masks.width_px, spec.masks.height_px);
+        let mut open = Vec::with_capacity(hints.len() + options.grid[0] * options.grid[1]);
+        if spec.prompts.points {
+            let [columns, rows] = options.grid;
+            for at in (0..columns * rows).rev() {
+                let share = |at: usize, of: usize| (at as f32 + 0.5) / of as f32;
+                let (x, y) = (share(at % columns, columns), share(at / columns, rows));
+                let at = NormPoint { x: view.x0 + x * view.width(), y: view.y0 + y * view.height() };
+                open.push((Ask::Points([(at, 1.0)].into()), false));
+            }
+        }
+        let clipped = hints.iter().rev().filter_map(|hint| {
+            let [x0, x1] = [hint.x0, hint.x1].map(|x| x.clamp(view.x0, view.x1));
+            let [y0, y1] = [hint.y0, hint.y1].map(|y| y.clamp(view.y0, view.y1));
+            (x0 < x1 && y0 < y1).then_some(NormBox { x0, y0, x1, y1 })
+        });
+        if spec.prompts.boxes {
+            open.extend(clipped.map(|hint| (Ask::corners(hint), true)));
+        }
+        Self {
+            options,
+            tick,
+            view,
+            open,
+            boxes_made: !spec.prompts.boxes,
+            takes_boxes: spec.prompts.boxes,
+            found: Vec::new(),
+            logits: vec![0.0; width * height],
+            filter: ComponentFilter::new(width, height),
+        }
+    }
+
+    /// Runs the decoder once on the frame's features; `true` when there is nothing left to try.
+    ///
+    /// # Errors
+    /// When the graph fails. What was found so far stays; the prompt that failed is not tried again.
+    pub(crate) fn step(&mut self, graphs: &mut Graphs, features: &[Vec<f32>]) -> Result<bool, EngineError> {
+        let Some((ask, hinted)) = self.open.pop() else { return Ok(true) };
+        if let Resolved::Points { coords, labels, multimask } =
+            ask.resolve(&graphs.spec, graphs.fixed_points(), self.view)
+        {
+            graphs.set_prev_mask(0, None, NormBox::WHOLE);
+            graphs.ignore_memory(features, true);
+            graphs.decode_points(features, &coords, &labels, multimask, false)?;
+            let decoded = graphs.decoded(0);
+            self.logits.copy_from_slice(decoded.low_res);
+            self.take(decoded.iou, graphs.spec.masks.width_px, hinted);
+        }
+        if self.open.is_empty() && !std::mem::replace(&mut self.boxes_made, true) {
+            self.make_boxes();
+        }
+        Ok(self.open.is_empty())
+    }
+
+    /// The frame it looks at.
+    pub(crate) fn tick(&self) -> u64 {
+        self.tick
+    }
+
+    /// Decoder runs that are still to come, as far as is known.
+    pub fn steps_left(&self) -> usize {
+        self.open.len()
+    }
+
+    /// What was found, the best first. Before the last step: what has been found by then.
+    pub fn finish(mut self) -> Vec<Proposal> {
+        self.found.retain(|found| !found.region.spans_view());
+        let mut kept = distinct(self.found, self.options.overlap);
+        kept.truncate(self.options.most);
+        kept
+    }
+
+    /// Cleans the mask in `logits` and keeps it if it may be a thing.
+    fn take(&mut self, iou: f32, width: usize, hinted: bool) {
+        let ProposalOptions { area: [least, most], stability: least_stability, .. } = self.options;
+        let pixels = self.logits.len();
+        let above = |limit: f32| self.logits.iter().filter(|logit| **logit > limit).count();
+        let stability = above(STABILITY_LOGIT) as f32 / above(-STABILITY_LOGIT).max(1) as f32;
+        let sprinkle_px = (pixels as f32 * SPRINKLE) as usize;
+        // The sizes fit: the buffer was made for the filter.
+        let cleaned = self
+            .filter
+            .fill_holes(&mut self.logits, sprinkle_px)
+            .and_then(|_| self.filter.remove_sprinkles(&mut self.logits, sprinkle_px))
+            .and_then(|_| Region::from_logits(&self.logits, width, self.view));
+        let Ok(region) = cleaned else { return };
+        let share = region.area_px() as f32 / pixels as f32;
+        if (least..=most).contains(&share)
+            && stability >= least_stability
+            && let Some(bounds) = region.bounds()
+        {
+            let area = region.area();
+            self.found.push(Proposal { region, bounds, area, iou, stability, hinted });
+        }
+    }
+
+    /// The second pass: a box around each of the best masks.
+    fn make_boxes(&mut self) {
+        if !self.takes_boxes {
+            return;
+        }
+        let (hinted, clicked): (Vec<Proposal>, Vec<Proposal>) =
+            self.found.iter().cloned().partition(|found| found.hinted);
+        let mut best = distinct(clicked, SAME_BOX);
+        best.truncate(self.options.boxes);
+        let again = hinted.iter().chain(&best).rev();
+        self.open.extend(again.map(|found| (Ask::corners(found.bounds), found.hinted)));
+    }
+}
+
+/// Leaves of masks that overlap too much only the one that the model thinks best of; the best first.
+fn distinct(mut found: Vec<Proposal>, overlap: f32) -> Vec<Proposal> {
+    found.sort_by(|a, b| b.iou.total_cmp(&a.iou));
+    let mut kept: Vec<Proposal> = Vec::new();
+    for proposal in found {
+        if kept.iter().all(|better| better.region.iou(&proposal.region) <= overlap) {
+            kept.push(proposal);
+        }
+    }
+    kept
+}
