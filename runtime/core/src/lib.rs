@@ -9,6 +9,7 @@ mod geometry;
 mod image;
 mod mask;
 mod outcome;
+mod owned_picture;
 mod picture;
 mod prompt;
 mod tensor;
@@ -20,6 +21,7 @@ pub use mask::{Mask, Rle};
 pub use outcome::{
     FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, SkipReason, StageTimes, TrackState,
 };
+pub use owned_picture::OwnedPicture;
 pub use picture::{ColorMatrix, ColorRange, Picture, PixelFormat, Plane};
 pub use prompt::{Point, PointLabel, Prompt};
 pub use tensor::{DType, Shape, TensorView, TensorViewMut};

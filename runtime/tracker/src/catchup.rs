@@ -15,7 +15,8 @@ use crate::{
     graphs::Graphs,
     object::{MAX_CORRECTIONS, Object},
     prompt::Ask,
-    run,
+    run::{self, Look},
+    view::{self, Sights, Viewer},
 };
 
 /// At most this many frames are taken in one stride.
@@ -40,8 +41,6 @@ pub struct Caught<'a> {
     pub frame: FrameStamp,
     /// The object on it.
     pub object: ObjectView<'a>,
-    /// What its logits cover of the picture.
-    pub view: NormBox,
 }
 
 /// What a unit of work led to.
@@ -72,7 +71,9 @@ pub(crate) struct CatchUp {
     /// It has been prompted: it follows the frames now.
     seeded: bool,
     /// The object knew its first frame: everything is done over as it was, and nothing may be left out.
-    exact: bool,
+    pub(crate) exact: bool,
+    /// What it is shown where it is shown a part of its own.
+    pub(crate) viewer: Viewer,
     began: Option<Duration>,
     units: u32,
     /// Frames that came meanwhile.
@@ -80,9 +81,9 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    pub(crate) fn new(object: Object, ask: Ask, tick: u64, exact: bool) -> Self {
+    pub(crate) fn new(object: Object, ask: Ask, tick: u64, exact: bool, viewer: Viewer) -> Self {
         let prompts = vec![(tick, ask)];
-        Self { object, prompts, tick, seeded: false, exact, began: None, units: 0, arrived: 0 }
+        Self { object, prompts, tick, seeded: false, exact, viewer, began: None, units: 0, arrived: 0 }
     }
 
     /// Whether it is to be prompted, not tracked.
@@ -98,6 +99,20 @@ impl CatchUp {
         }
         self.prompts.push((tick, ask));
         Ok(())
+    }
+
+    /// What there is to look at on its frame.
+    pub(crate) fn sights(&self, width: usize) -> Sights {
+        let clicked = self.object.clicked && !self.is_fresh();
+        if self.is_fresh() {
+            let extents: Option<Vec<NormBox>> =
+                self.prompts.iter().map(|(_, ask)| ask.object_extent()).collect();
+            let around = extents.as_deref().and_then(|all| all.iter().copied().reduce(NormBox::union));
+            return Sights { around, prompted: true, anywhere: around.is_none(), clicked, lost: false };
+        }
+        let seen = self.object.previous(self.tick);
+        let around = seen.and_then(|(logits, view)| view::bounds(logits, width, view));
+        Sights { around, lost: around.is_none(), clicked, ..Sights::default() }
     }
 
     /// Goes to the next kept frame if its own was let go meanwhile; false where that cannot be done.
@@ -120,12 +135,12 @@ impl CatchUp {
     }
 
     /// Gives the prompts of the frame it is on: those a correction has to repeat, then the new ones.
-    pub(crate) fn give(&mut self, graphs: &mut Graphs, frames: &Frames) -> Result<(), EngineError> {
+    pub(crate) fn give(&mut self, graphs: &mut Graphs, look: Look<'_>) -> Result<(), EngineError> {
         let tick = self.tick;
         let repeated = if self.seeded { self.object.take_corrections(tick) } else { Vec::new() };
         let new = self.prompts.extract_if(.., |(at, _)| *at <= tick).map(|(_, ask)| ask);
         for ask in repeated.into_iter().chain(new) {
-            run::prompt(graphs, frames, &mut self.object, tick, &ask)?;
+            run::prompt(graphs, look, &mut self.object, tick, &ask)?;
             if !self.object.is_cond(tick) {
                 self.object.log(tick, ask);
             }

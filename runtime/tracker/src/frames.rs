@@ -7,12 +7,15 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use sightline_core::{FrameStamp, NormBox, Shape};
+use sightline_core::{FrameStamp, NormBox, OwnedPicture, Picture, Shape};
 
-use crate::{At, TrackerError, error::Kind};
+use crate::{At, TrackerError, error::Kind, run::Look};
 
 /// Frames older than this many times the capacity give way first.
 const REACH: u64 = 4;
+
+/// Frames pinned at once.
+const MOST_PINS: usize = 64;
 
 /// Where a prompt's frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +30,26 @@ pub(crate) enum Found {
     Future,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Frames there may be where pictures are kept; what they weigh is the limit.
+const MOST_PICTURES: usize = 1 << 16;
+
+/// Pictures kept in place of features.
+#[derive(Default)]
+struct Pictures {
+    most_bytes: usize,
+    held_bytes: usize,
+    /// A buffer for the next one.
+    spare: Option<OwnedPicture>,
+}
+
+#[derive(Debug, Clone)]
 struct Kept {
     tick: u64,
     stamp: FrameStamp,
     view: NormBox,
+    /// Where its features are, if they still are.
     slot: usize,
+    picture: Option<OwnedPicture>,
     /// Questions about it that are open.
     pins: u32,
     /// The newest frame let go between the one kept before and this one.
@@ -44,8 +61,10 @@ pub(crate) struct Frames {
     features: Vec<Vec<Vec<f32>>>,
     /// Ascending by tick.
     kept: VecDeque<Kept>,
-    /// Slots that hold nothing, the one under way included (the last).
+    /// Slots that hold nothing, the one under way included (the last). Empty where pictures are kept: the features
+    /// then are a ring of their own.
     free: Vec<usize>,
+    pictures: Option<Pictures>,
     /// Newest frames that are never thinned.
     history: usize,
     capacity: usize,
@@ -56,21 +75,31 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Room for `history` frames, and for as many more as `memory_bytes` hold.
-    pub(crate) fn new(history: usize, memory_bytes: usize, levels: &[(String, Shape)]) -> Self {
+    /// Room for `history` frames, and for as many more as `memory_bytes` hold: of features, or, where the model is
+    /// shown parts of the picture (`parts`), of pictures, of which another part can be shown later.
+    pub(crate) fn new(history: usize, memory_bytes: usize, levels: &[(String, Shape)], parts: bool) -> Self {
         let set = || levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
         let set_bytes: usize = levels.iter().map(|(_, shape)| 4 * shape.elements()).sum();
-        let capacity = history.max(memory_bytes / set_bytes.max(1));
+        let parts = parts && memory_bytes > 0;
+        let room = if parts { MOST_PICTURES } else { memory_bytes / set_bytes.max(1) };
+        let capacity = history.max(room);
+        let slots = 0..=if parts { history } else { capacity };
         Self {
             // Zeroed memory is only taken from the system when it is written to.
-            features: (0..=capacity).map(|_| set()).collect(),
-            kept: VecDeque::with_capacity(capacity + 1),
-            free: (0..=capacity).rev().collect(),
+            features: slots.clone().map(|_| set()).collect(),
+            kept: VecDeque::with_capacity(capacity.min(1024) + 1),
+            free: if parts { Vec::new() } else { slots.rev().collect() },
+            pictures: parts.then(|| Pictures { most_bytes: memory_bytes, ..Pictures::default() }),
             history,
             capacity,
             next: 0,
             view: NormBox::WHOLE,
         }
+    }
+
+    /// Where the features of the frame under way go.
+    fn next_slot(&self) -> usize {
+        self.free.last().copied().unwrap_or((self.next % self.features.len() as u64) as usize)
     }
 
     /// The tick of the frame under way or to come.
@@ -110,39 +139,76 @@ impl Frames {
         self.kept.binary_search_by_key(&tick, |kept| kept.tick).ok().map(|at| &self.kept[at])
     }
 
-    /// The features of a kept frame or of the one under way.
-    pub(crate) fn features(&self, tick: u64) -> &[Vec<f32>] {
-        let under_way = self.free.last().copied().unwrap_or(0);
-        &self.features[self.at(tick).map_or(under_way, |kept| kept.slot)]
+    /// What the model saw of a frame of the history or of the one under way; of an older one where features are kept.
+    pub(crate) fn look(&self, tick: u64) -> Look<'_> {
+        let kept = self.at(tick);
+        let slot = kept.map_or(self.next_slot(), |kept| kept.slot);
+        Look { features: &self.features[slot], view: kept.map_or(self.view, |kept| kept.view) }
     }
 
     /// What a frame shows of the picture: one kept, or the one under way.
     pub(crate) fn view(&self, tick: u64) -> NormBox {
-        self.at(tick).map_or(self.view, |kept| kept.view)
+        self.look(tick).view
     }
 
     /// Where the features of the frame under way go, which shows `view` of the picture. No kept frame's are there.
     pub(crate) fn under_way(&mut self, view: NormBox) -> &mut [Vec<f32>] {
         self.view = view;
-        let slot = self.free.last().copied().unwrap_or(0);
+        let slot = self.next_slot();
         &mut self.features[slot]
     }
 
     /// The frame under way becomes the newest.
     pub(crate) fn commit(&mut self, stamp: FrameStamp) {
-        let slot = self.free.pop().unwrap_or(0);
-        self.kept.push_back(Kept { tick: self.next, stamp, view: self.view, slot, pins: 0, gone: None });
+        let slot = self.next_slot();
+        self.free.pop();
+        let (tick, view) = (self.next, self.view);
+        self.kept.push_back(Kept { tick, stamp, view, slot, picture: None, pins: 0, gone: None });
         self.next += 1;
         if self.kept.len() > self.capacity {
             self.thin();
         }
     }
 
+    /// Whether a kept frame's features still are there.
+    pub(crate) fn has_features(&self, tick: u64) -> bool {
+        self.at(tick).is_some() && (!self.keeps_pictures() || tick >= self.history_tick())
+    }
+
+    /// Whether pictures are kept.
+    pub(crate) fn keeps_pictures(&self) -> bool {
+        self.pictures.is_some()
+    }
+
+    /// Keeps the newest frame's picture. One of which the history would not fit is not kept.
+    pub(crate) fn keep_picture(&mut self, picture: &Picture<'_>) {
+        let Some(pictures) = &mut self.pictures else { return };
+        let mut copy = pictures.spare.take().unwrap_or_default();
+        copy.copy_from(picture);
+        if copy.bytes() * (self.history + 1) > pictures.most_bytes {
+            return;
+        }
+        pictures.held_bytes += copy.bytes();
+        if let Some(newest) = self.kept.back_mut() {
+            newest.picture = Some(copy);
+        }
+        while self.pictures.as_ref().is_some_and(|pictures| pictures.held_bytes > pictures.most_bytes)
+            && self.kept.len() > 1
+        {
+            self.thin();
+        }
+    }
+
+    /// A kept frame's picture.
+    pub(crate) fn picture(&self, tick: u64) -> Option<&OwnedPicture> {
+        self.at(tick)?.picture.as_ref()
+    }
+
     /// Lets one frame go.
     fn thin(&mut self) {
         let old = self.kept.len().saturating_sub(self.history).max(1);
         let pinned = self.kept.iter().position(|kept| kept.pins > 0);
-        let reach = REACH * self.capacity as u64;
+        let reach = REACH * self.kept.len() as u64;
         let at = match pinned {
             Some(first) if first > 0 => 0,
             None if self.next - self.kept[0].tick > reach => 0,
@@ -153,9 +219,19 @@ impl Frames {
                 .unwrap_or(0),
         };
         let Some(leaving) = self.kept.remove(at) else { return };
-        self.free.push(leaving.slot);
+        self.let_go(leaving.slot, leaving.picture);
         if let Some(next) = self.kept.get_mut(at) {
             next.gone = Some(leaving.stamp);
+        }
+    }
+
+    fn let_go(&mut self, slot: usize, picture: Option<OwnedPicture>) {
+        match &mut self.pictures {
+            Some(pictures) => {
+                pictures.held_bytes -= picture.as_ref().map_or(0, OwnedPicture::bytes);
+                pictures.spare = picture.or(pictures.spare.take());
+            }
+            None => self.free.push(slot),
         }
     }
 
@@ -170,7 +246,8 @@ impl Frames {
     /// Keeps the newest frame until it is released, if there is room for pins: at most half of what is kept.
     pub(crate) fn pin_newest(&mut self) -> Option<FrameStamp> {
         let pinned = self.kept.iter().filter(|kept| kept.pins > 0).count();
-        let room = pinned < self.capacity / 2;
+        // What there is room for is known once it is full.
+        let room = pinned < (self.capacity / 2).min(MOST_PINS);
         let newest = self.kept.back_mut()?;
         newest.pins += u32::from(room);
         room.then_some(newest.stamp)
@@ -199,7 +276,9 @@ impl Frames {
 
     /// Forgets every frame; ticks go on, so nothing older can be mistaken for what comes.
     pub(crate) fn reset(&mut self) {
-        self.free.extend(self.kept.drain(..).map(|kept| kept.slot));
+        while let Some(kept) = self.kept.pop_front() {
+            self.let_go(kept.slot, kept.picture);
+        }
     }
 
     pub(crate) fn stamp(&self, tick: u64) -> Option<FrameStamp> {
@@ -258,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_prompt_finds_the_first_frame_at_or_after_it() {
-        let mut frames = Frames::new(3, 0, &[]);
+        let mut frames = Frames::new(3, 0, &[], false);
         assert_eq!(frames.find(At::Frame(0)), Found::Future, "nothing yet");
         // Frames 3, 5, 6, 9 and 10 were tracked, the others dropped; 6, 9 and 10 are kept as ticks 2, 3, 4.
         for index in [3, 5, 6, 9, 10] {
@@ -298,7 +377,7 @@ mod tests {
 
     #[test]
     fn older_frames_are_thinned_with_age() {
-        let mut frames = Frames::new(4, 16 * 16, &one_level());
+        let mut frames = Frames::new(4, 16 * 16, &one_level(), false);
         (0..1000).for_each(|index| frames.commit(stamp(index)));
         let ticks = kept(&frames);
         assert_eq!(ticks.len(), 16, "{ticks:?}");
@@ -315,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_about_stays_and_what_lies_before_it_goes_first() {
-        let mut frames = Frames::new(2, 8 * 16, &one_level());
+        let mut frames = Frames::new(2, 8 * 16, &one_level(), false);
         (0..20).for_each(|index| frames.commit(stamp(index)));
         assert_eq!(frames.pin_newest().map(|stamp| stamp.index), Some(19));
         (20..27).for_each(|index| frames.commit(stamp(index)));
@@ -341,7 +420,7 @@ mod tests {
 
     #[test]
     fn strides_end_on_the_newest() {
-        let mut frames = Frames::new(8, 0, &one_level());
+        let mut frames = Frames::new(8, 0, &one_level(), false);
         (0..6).for_each(|index| frames.commit(stamp(index)));
         assert_eq!((frames.later(1, 1), frames.later(1, 3), frames.later(1, 9)), (Some(2), Some(4), Some(5)));
         assert_eq!((frames.later(5, 1), frames.after(1), frames.after(5)), (None, 4, 0));

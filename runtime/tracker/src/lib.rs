@@ -12,6 +12,7 @@ mod clean;
 mod error;
 mod frames;
 mod graphs;
+mod late;
 mod object;
 mod prompt;
 mod propose;
@@ -22,7 +23,7 @@ mod view;
 
 use std::time::Duration;
 
-use sightline_core::{FrameStamp, ObjectId, TrackState};
+use sightline_core::{FrameStamp, NormBox, ObjectId, TrackState};
 
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
@@ -36,7 +37,8 @@ pub use tracker::Tracker;
 pub struct Options {
     /// Frames whose features are kept for late prompts and corrections, the newest included; at least 1.
     pub history: usize,
-    /// Bytes of features kept beyond those, thinned with age, for late prompts about new objects; 0 for none.
+    /// Bytes kept of older frames, thinned with age, for late prompts: of their features, or of the pictures themselves
+    /// where the model is shown parts of them; 0 for none.
     pub memory_bytes: usize,
     /// Objects tracked at once; at least 1.
     pub max_objects: usize,
@@ -86,6 +88,8 @@ pub struct ObjectView<'a> {
     pub iou: f32,
     /// `[height, width]` f32 logits of `ModelSpec::masks`' size, positive on the object.
     pub low_res: &'a [f32],
+    /// What they cover of the picture.
+    pub view: NormBox,
     /// `Tracking` if it is in the picture and any logit is positive, else `Lost`.
     pub state: TrackState,
     /// Every prompt so far was clicks alone, which do not say how far the object reaches.

@@ -237,6 +237,7 @@ impl Object {
             object_score: seen.score,
             iou: seen.iou,
             low_res,
+            view: seen.view,
             state,
             clicked: self.clicked,
         })

@@ -8,8 +8,12 @@ use sightline_engine_api::{EngineError, ModelSpec};
 use sightline_vision::{ComponentFilter, Region};
 
 use crate::{
+    At, Tracker, TrackerError,
+    frames::Found,
     graphs::Graphs,
     prompt::{Ask, Resolved},
+    session::Eyes,
+    view::{Sights, Viewer},
 };
 
 /// How proposals are looked for. The defaults were chosen by the recall of the objects of twelve DAVIS sequences, see the
@@ -65,7 +69,8 @@ const SPRINKLE: f32 = 0.003;
 #[derive(Debug)]
 pub struct Proposer {
     options: ProposalOptions,
-    tick: u64,
+    /// What the model saw of the frame, and the part of the picture that is.
+    features: Vec<Vec<f32>>,
     view: NormBox,
     /// Prompts to be tried, the next one last; with whether they come from a hint.
     open: Vec<(Ask, bool)>,
@@ -77,12 +82,12 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    /// For the frame of `tick`, which shows `view`. Hints are boxes in the whole picture where something may be, as
+    /// For a frame of which the model saw `view`. Hints are boxes in the whole picture where something may be, as
     /// where something moves; those that hang out of the view are clipped, those outside are left out.
     pub(crate) fn new(
         spec: &ModelSpec,
         options: ProposalOptions,
-        tick: u64,
+        features: Vec<Vec<f32>>,
         view: NormBox,
         hints: &[NormBox],
     ) -> Self {
@@ -107,7 +112,7 @@ impl Proposer {
         }
         Self {
             options,
-            tick,
+            features,
             view,
             open,
             boxes_made: !spec.prompts.boxes,
@@ -122,14 +127,14 @@ impl Proposer {
     ///
     /// # Errors
     /// When the graph fails. What was found so far stays; the prompt that failed is not tried again.
-    pub(crate) fn step(&mut self, graphs: &mut Graphs, features: &[Vec<f32>]) -> Result<bool, EngineError> {
+    pub(crate) fn step(&mut self, graphs: &mut Graphs) -> Result<bool, EngineError> {
         let Some((ask, hinted)) = self.open.pop() else { return Ok(true) };
         if let Resolved::Points { coords, labels, multimask } =
             ask.resolve(&graphs.spec, graphs.fixed_points(), self.view)
         {
             graphs.set_prev_mask(0, None, NormBox::WHOLE);
-            graphs.ignore_memory(features, true);
-            graphs.decode_points(features, &coords, &labels, multimask, false)?;
+            graphs.ignore_memory(&self.features, true);
+            graphs.decode_points(&self.features, &coords, &labels, multimask, false)?;
             let decoded = graphs.decoded(0);
             self.logits.copy_from_slice(decoded.low_res);
             self.take(decoded.iou, graphs.spec.masks.width_px, hinted);
@@ -138,11 +143,6 @@ impl Proposer {
             self.make_boxes();
         }
         Ok(self.open.is_empty())
-    }
-
-    /// The frame it looks at.
-    pub(crate) fn tick(&self) -> u64 {
-        self.tick
     }
 
     /// Decoder runs that are still to come, as far as is known.
@@ -193,6 +193,50 @@ impl Proposer {
         best.truncate(self.options.boxes);
         let again = hinted.iter().chain(&best).rev();
         self.open.extend(again.map(|found| (Ask::corners(found.bounds), found.hinted)));
+    }
+}
+
+impl Tracker {
+    /// Looks on a kept frame for things that may be meant; [`Tracker::propose_step`] does the work. The whole picture is
+    /// looked at where it is kept, else what the frame showed. `hints` are boxes in the whole picture where something
+    /// may be.
+    pub(crate) fn propose(
+        &mut self,
+        at: At,
+        options: ProposalOptions,
+        hints: &[NormBox],
+        eyes: &mut Eyes,
+    ) -> Result<Proposer, TrackerError> {
+        let Self { graphs, frames, .. } = self;
+        let Found::Kept { tick, degraded: false } = frames.find(at) else {
+            return Err(frames.gone_error(at));
+        };
+        let (features, view) = match frames.picture(tick) {
+            Some(picture) => {
+                let picture = picture.picture().map_err(TrackerError::picture)?;
+                let sights = Sights { anywhere: true, ..Sights::default() };
+                let mut viewer = Viewer::new(graphs.spec.view, &graphs.spec.image);
+                let (image, view) = eyes.look(&picture, sights, &mut viewer)?;
+                let mut features: Vec<Vec<f32>> =
+                    graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
+                graphs.encode(image, &mut features)?;
+                (features, view)
+            }
+            None if frames.has_features(tick) => {
+                let look = frames.look(tick);
+                (look.features.to_vec(), look.view)
+            }
+            None => return Err(frames.gone_error(at)),
+        };
+        Ok(Proposer::new(&graphs.spec, options, features, view, hints))
+    }
+
+    /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
+    ///
+    /// # Errors
+    /// `Kind::Engine` when the graph fails; what was found stays.
+    pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
+        Ok(proposer.step(&mut self.graphs)?)
     }
 }
 

@@ -4,22 +4,29 @@ use sightline_core::NormBox;
 use sightline_engine_api::EngineError;
 
 use crate::{
-    frames::Frames,
     graphs::Graphs,
     object::Object,
     prompt::{Ask, Resolved},
 };
 
+/// What the model sees of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub(crate) features: &'a [Vec<f32>],
+    /// The part of the picture they show.
+    pub(crate) view: NormBox,
+}
+
 /// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers.
 pub(crate) fn track(
     graphs: &mut Graphs,
-    frames: &Frames,
+    look: Look<'_>,
     objects: &mut [&mut Object],
     tick: u64,
 ) -> Result<(), EngineError> {
-    let features = frames.features(tick);
+    let Look { features, view } = look;
     for (lane, object) in objects.iter_mut().enumerate() {
-        recall(graphs, frames, object, tick, lane);
+        recall(graphs, view, object, tick, lane);
     }
     graphs.attend(features, objects.iter().map(|object| &object.window))?;
     graphs.decode_track(features, objects.len())?;
@@ -31,7 +38,7 @@ pub(crate) fn track(
     for (lane, object) in objects.iter_mut().enumerate() {
         let serial = worth(graphs.decoded(lane).score).then(|| graphs.next_serial());
         let memory = serial.map(|serial| (graphs.memory(lane), serial));
-        object.put(tick, frames.view(tick), false, graphs.decoded(lane), memory);
+        object.put(tick, view, false, graphs.decoded(lane), memory);
     }
     Ok(())
 }
@@ -43,24 +50,24 @@ pub(crate) fn track(
 /// Clicks and boxes refine what the frame said before.
 pub(crate) fn prompt(
     graphs: &mut Graphs,
-    frames: &Frames,
+    look: Look<'_>,
     object: &mut Object,
     tick: u64,
     ask: &Ask,
 ) -> Result<(), EngineError> {
-    let features = frames.features(tick);
+    let Look { features, view } = look;
     let cond = !object.knows(tick) || object.is_cond(tick);
     object.clicked &= ask.object_extent().is_none();
-    match ask.resolve(&graphs.spec, graphs.fixed_points(), frames.view(tick)) {
+    match ask.resolve(&graphs.spec, graphs.fixed_points(), view) {
         Resolved::Points { coords, labels, multimask } => {
             if cond {
                 graphs.set_prev_mask(0, None, NormBox::WHOLE);
                 graphs.ignore_memory(features, true);
             } else if graphs.prompts_take_pix_feat() {
-                recall(graphs, frames, object, tick, 0);
+                recall(graphs, view, object, tick, 0);
                 graphs.attend(features, std::iter::once(&object.window))?;
             } else {
-                graphs.set_prev_mask(0, object.previous(tick), frames.view(tick));
+                graphs.set_prev_mask(0, object.previous(tick), view);
             }
             let earlier = object.knows(tick).then(|| object.mask(tick)).flatten();
             if let Some(logits) = earlier {
@@ -75,12 +82,12 @@ pub(crate) fn prompt(
     }
     graphs.encode_memory(features, 1, true)?;
     let serial = graphs.next_serial();
-    object.put(tick, frames.view(tick), cond, graphs.decoded(0), Some((graphs.memory(0), serial)));
+    object.put(tick, view, cond, graphs.decoded(0), Some((graphs.memory(0), serial)));
     Ok(())
 }
 
 /// Lays out in `lane` what the object brings to memory attention on frame `tick`.
-fn recall(graphs: &mut Graphs, frames: &Frames, object: &mut Object, tick: u64, lane: usize) {
+fn recall(graphs: &mut Graphs, view: NormBox, object: &mut Object, tick: u64, lane: usize) {
     object.gather(tick);
-    graphs.set_prev_mask(lane, object.previous(tick), frames.view(tick));
+    graphs.set_prev_mask(lane, object.previous(tick), view);
 }

@@ -16,13 +16,36 @@ use crate::{
 /// A tracker with preprocessing before it and mask upscaling behind it: pictures in, results out.
 pub struct Session {
     tracker: Tracker,
-    preprocessor: Preprocessor,
+    eyes: Eyes,
     viewer: Viewer,
     finish: Finish,
     /// The whole picture is to be seen.
     all: bool,
+    /// An object has caught up since the last frame: the view may not show it yet.
+    joined: bool,
+}
+
+/// From a picture to the tensor of the part that is shown.
+pub(crate) struct Eyes {
+    preprocessor: Preprocessor,
     /// `[3,H,W]` f32, normalised as the model wants it.
     image: Vec<f32>,
+}
+
+impl Eyes {
+    /// The tensor, and the part of the picture it shows.
+    pub(crate) fn look(
+        &mut self,
+        picture: &Picture<'_>,
+        sights: Sights,
+        viewer: &mut Viewer,
+    ) -> Result<(&[f32], NormBox), TrackerError> {
+        let (width, height) = (picture.width_px(), picture.height_px());
+        let part = viewer.choose(sights, width, height);
+        let shown = picture.crop(part[0], part[1], part[2], part[3]).map_err(TrackerError::picture)?;
+        self.preprocessor.run(&shown, &mut self.image).map_err(TrackerError::picture)?;
+        Ok((&self.image, in_picture(part, width, height)))
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -40,14 +63,17 @@ impl Session {
         let tracker = Tracker::new(model, options)?;
         let spec = tracker.spec();
         Ok(Self {
-            preprocessor: Preprocessor::new(&spec.image),
+            eyes: Eyes {
+                preprocessor: Preprocessor::new(&spec.image),
+                image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
+            },
             viewer: Viewer::new(spec.view, &spec.image),
             finish: Finish {
                 upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
                 cleaner: None,
             },
             all: false,
-            image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
+            joined: false,
             tracker,
         })
     }
@@ -67,15 +93,16 @@ impl Session {
     pub fn process(&mut self, frame: FrameStamp, picture: &Picture<'_>) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
         let (width, height) = (picture.width_px(), picture.height_px());
-        let part = self.viewer.choose(self.sights(frame), width, height);
-        let shown = picture.crop(part[0], part[1], part[2], part[3]).map_err(TrackerError::picture)?;
-        self.preprocessor.run(&shown, &mut self.image).map_err(TrackerError::picture)?;
+        let sights = self.sights(frame);
+        let (image, view) = self.eyes.look(picture, sights, &mut self.viewer)?;
         let preprocess = start.elapsed();
-        let mut stages = self.tracker.step_in(frame, &self.image, in_picture(part, width, height))?;
+        let mut stages = self.tracker.step_in(frame, image, view)?;
+        self.joined = false;
         stages.preprocess = preprocess;
         let upscaling = Instant::now();
         let objects = self.results(width, height)?;
         stages.postprocess = upscaling.elapsed();
+        self.tracker.keep_picture(picture);
         let found = objects.iter().any(|object| object.state == TrackState::Tracking);
         let outcome = if found { Outcome::Masks } else { Outcome::NoObject };
         Ok(FrameResult { frame, outcome, latency: start.elapsed(), stages, objects })
@@ -87,16 +114,18 @@ impl Session {
         let mut add = |extent: NormBox| {
             sights.around = Some(sights.around.map_or(extent, |around| around.union(extent)));
         };
-        let (view, width) = (self.tracker.view(), self.tracker.spec().masks.width_px);
+        let width = self.tracker.spec().masks.width_px;
         let (mut lost, mut clicked) = (false, false);
         for object in self.tracker.objects() {
             clicked |= object.clicked;
-            match view::bounds(object.low_res, width, view).filter(|_| object.state == TrackState::Tracking) {
+            match view::bounds(object.low_res, width, object.view)
+                .filter(|_| object.state == TrackState::Tracking)
+            {
                 Some(seen) => add(seen),
                 None => lost = true,
             }
         }
-        let (mut prompted, mut anywhere) = (false, self.all);
+        let (mut prompted, mut anywhere) = (self.joined, self.all);
         for extent in self.tracker.due(frame) {
             prompted = true;
             match extent {
@@ -113,8 +142,7 @@ impl Session {
     /// `Kind::Picture` when there is no such size.
     pub fn results(&mut self, width_px: u32, height_px: u32) -> Result<Vec<ObjectResult>, TrackerError> {
         let Self { tracker, finish, .. } = self;
-        let view = tracker.view();
-        tracker.objects().map(|object| finish.run(&object, view, (width_px, height_px))).collect()
+        tracker.objects().map(|object| finish.run(&object, (width_px, height_px))).collect()
     }
 
     /// As [`Tracker::prompt_late`].
@@ -134,14 +162,15 @@ impl Session {
         pace: Pace,
         (width_px, height_px): (u32, u32),
     ) -> Result<(Vec<(FrameStamp, ObjectResult)>, Progress), TrackerError> {
-        let Self { tracker, finish, .. } = self;
+        let Self { tracker, finish, eyes, joined, .. } = self;
         let (mut late, mut failed) = (Vec::new(), None);
-        let progress = tracker.catch_up(pace, |caught| {
-            match finish.run(&caught.object, caught.view, (width_px, height_px)) {
+        let progress = tracker.catch_up_with(pace, Some(eyes), |caught| {
+            match finish.run(&caught.object, (width_px, height_px)) {
                 Ok(result) => late.push((caught.frame, result)),
                 Err(error) => failed = Some(error),
             }
         });
+        *joined |= !progress.live.is_empty();
         failed.map_or(Ok((late, progress)), Err)
     }
 
@@ -168,17 +197,19 @@ impl Session {
         self.tracker.prompt(object, at, prompt)
     }
 
-    /// As [`Tracker::propose`].
+    /// Looks on a kept frame for things that may be meant; [`Session::propose_step`] does the work. The whole picture is
+    /// looked at where it is kept, else what the frame showed. `hints` are boxes in the whole picture where something
+    /// may be.
     ///
     /// # Errors
-    /// As [`Tracker::propose`].
+    /// `Kind::Gone` when the frame is kept no longer or still to come, `Kind::Engine` when the image encoder fails.
     pub fn propose(
-        &self,
+        &mut self,
         at: At,
         options: ProposalOptions,
         hints: &[NormBox],
     ) -> Result<Proposer, TrackerError> {
-        self.tracker.propose(at, options, hints)
+        self.tracker.propose(at, options, hints, &mut self.eyes)
     }
 
     /// As [`Tracker::propose_step`].
@@ -227,10 +258,9 @@ impl Finish {
     fn run(
         &mut self,
         object: &ObjectView<'_>,
-        view: NormBox,
         (width_px, height_px): (u32, u32),
     ) -> Result<ObjectResult, TrackerError> {
-        let [x0, y0, x1, y1] = view.to_pixels(width_px, height_px).map(|v| v.round() as u32);
+        let [x0, y0, x1, y1] = object.view.to_pixels(width_px, height_px).map(|v| v.round() as u32);
         let mut mask = Rle::empty(width_px, height_px);
         if object.state == TrackState::Tracking {
             let low_res = match &mut self.cleaner {

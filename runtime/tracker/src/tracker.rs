@@ -1,15 +1,15 @@
-use sightline_core::{FrameStamp, NormBox, ObjectId, Prompt, StageTimes};
-use sightline_engine_api::{EngineError, Model, ModelSpec};
+use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, Prompt, StageTimes};
+use sightline_engine_api::{Model, ModelSpec};
 
 use crate::{
     Applied, At, ObjectView, Options, TrackerError,
-    catchup::{CatchUp, Caught, GivenUp, Pace, Progress},
+    catchup::{CatchUp, Pace},
     error::Kind,
     frames::{Found, Frames, reaches},
     graphs::Graphs,
-    object::{MAX_CORRECTIONS, Object},
+    late::advance_late,
+    object::Object,
     prompt::Ask,
-    propose::{ProposalOptions, Proposer},
     run,
 };
 
@@ -30,19 +30,21 @@ struct Waiting {
 ///
 /// All buffers are made when it starts and when an object is added. An error leaves every object as it was.
 pub struct Tracker {
-    options: Options,
-    graphs: Graphs,
-    frames: Frames,
+    pub(crate) options: Options,
+    pub(crate) graphs: Graphs,
+    pub(crate) frames: Frames,
+    /// Those of a picture that is looked at once more.
+    pub(crate) late_features: Vec<Vec<f32>>,
     /// Ascending by id.
-    objects: Vec<Object>,
+    pub(crate) objects: Vec<Object>,
     /// Prompted for the first time on the frame under way.
     joining: Vec<Object>,
     /// In order of arrival.
     waiting: Vec<Waiting>,
     /// Copies that are on their way, one an object, in order of arrival.
-    catching: Vec<CatchUp>,
+    pub(crate) catching: Vec<CatchUp>,
     /// Buffers of objects that are gone, for those to come.
-    spare: Vec<Object>,
+    pub(crate) spare: Vec<Object>,
 }
 
 impl std::fmt::Debug for Tracker {
@@ -75,7 +77,13 @@ impl Tracker {
         }
         let graphs = Graphs::new(model, options.max_objects)?;
         Ok(Self {
-            frames: Frames::new(options.history, options.memory_bytes, graphs.levels()),
+            frames: Frames::new(
+                options.history,
+                options.memory_bytes,
+                graphs.levels(),
+                graphs.spec.view.is_some(),
+            ),
+            late_features: graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect(),
             graphs,
             objects: Vec::with_capacity(options.max_objects),
             joining: Vec::with_capacity(options.max_objects),
@@ -165,14 +173,14 @@ impl Tracker {
             let mut rest = together.as_mut_slice();
             while !rest.is_empty() {
                 let (batch, others) = rest.split_at_mut(1 << rest.len().ilog2());
-                run::track(graphs, frames, batch, tick)?;
+                run::track(graphs, frames.look(tick), batch, tick)?;
                 rest = others;
             }
         }
         for object in objects.iter_mut() {
             let id = object.id;
             for waiting in due().filter(|waiting| waiting.object == id) {
-                run::prompt(graphs, frames, object, tick, &waiting.ask)?;
+                run::prompt(graphs, frames.look(tick), object, tick, &waiting.ask)?;
             }
         }
         for waiting in due() {
@@ -184,7 +192,7 @@ impl Tracker {
                 joining.push(fresh(spare, &graphs.spec, options.history, id));
                 joining.len() - 1
             });
-            run::prompt(graphs, frames, &mut joining[at], tick, &waiting.ask)?;
+            run::prompt(graphs, frames.look(tick), &mut joining[at], tick, &waiting.ask)?;
         }
         Ok(())
     }
@@ -206,7 +214,8 @@ impl Tracker {
             Found::Kept { tick, degraded } => (tick, degraded),
             Found::Future => return self.wait(object, at, ask),
         };
-        if degraded || self.known(object).is_some_and(|known| !self.is_exact(known, tick)) {
+        let exact = self.frames.has_features(tick);
+        if degraded || !exact || self.known(object).is_some_and(|known| !self.is_exact(known, tick)) {
             return Err(self.frames.gone_error(at));
         }
         // What a kept frame did not show cannot be found in its features: the next frame will show it.
@@ -216,7 +225,8 @@ impl Tracker {
         let mut late = self.late(object, tick, ask)?;
         let pace = Pace { now: Default::default(), within: None };
         let done = loop {
-            match advance_late(&mut self.graphs, &self.frames, &mut [&mut late]) {
+            let look = self.frames.look(late.tick);
+            match advance_late(&mut self.graphs, look, &mut [&mut late]) {
                 Err(error) => break Err(error),
                 Ok(()) if !late.go_on(&self.frames, pace) => break Ok(()),
                 Ok(()) => {}
@@ -232,53 +242,14 @@ impl Tracker {
         Ok(stamp.map_or(Applied::Pending, Applied::Now))
     }
 
-    /// As [`Tracker::prompt`], but nothing is computed yet: [`Tracker::catch_up`] does it, a unit at a time, while
-    /// frames go on coming. If the frame asked for is gone, or did not show the place, the next one that is kept
-    /// and did stands in for it, `degraded`. An object already tracked is seeded anew where the frame is too old for
-    /// a correction, and keeps its older conditioning frames.
-    ///
-    /// While it catches up, a prompt for a frame that is still before it is given when it gets there; one for a frame
-    /// behind it makes it start there.
-    ///
-    /// # Errors
-    /// As [`Tracker::prompt`], but never `Kind::Gone`; `Kind::Prompt` also when the object was prompted on a frame
-    /// after the one asked for, which is the newer word.
-    pub fn prompt_late(&mut self, object: ObjectId, at: At, prompt: Prompt) -> Result<Applied, TrackerError> {
-        let ask = self.admit(object, &prompt)?;
-        let Found::Kept { mut tick, mut degraded } = self.frames.find(at) else {
-            return self.wait(object, at, ask);
-        };
-        while !self.shows(tick, &ask) {
-            degraded = true;
-            match self.frames.later(tick, 1) {
-                Some(later) => tick = later,
-                None => return self.wait(object, At::Next, ask),
-            }
-        }
-        let under_way = self.catching.iter_mut().find(|late| late.object.id == object);
-        let left = match under_way {
-            Some(late) => late.take_along(tick, ask).err(),
-            None => Some(ask),
-        };
-        if let Some(ask) = left {
-            let late = self.late(object, tick, ask)?;
-            self.drop_late(|late| late.object.id == object);
-            // Until it is looked at.
-            self.frames.pin(tick);
-            self.catching.push(late);
-        }
-        let from = self.frames.stamp(tick).or(self.frames.newest());
-        Ok(from.map_or(Applied::Pending, |from| Applied::CatchingUp { from, degraded }))
-    }
-
     /// Checks a prompt and that there is room for its object.
-    fn admit(&self, object: ObjectId, prompt: &Prompt) -> Result<Ask, TrackerError> {
+    pub(crate) fn admit(&self, object: ObjectId, prompt: &Prompt) -> Result<Ask, TrackerError> {
         let ask = Ask::new(prompt, &self.graphs.spec, self.graphs.fixed_points())?;
         self.check_room(object)?;
         Ok(ask)
     }
 
-    fn wait(&mut self, object: ObjectId, at: At, ask: Ask) -> Result<Applied, TrackerError> {
+    pub(crate) fn wait(&mut self, object: ObjectId, at: At, ask: Ask) -> Result<Applied, TrackerError> {
         if self.waiting.len() >= MAX_WAITING * self.options.max_objects {
             let expected = format!("at most {} that wait for their frame", self.waiting.len());
             return Err(TrackerError::prompt("prompts", expected, "one more"));
@@ -287,7 +258,7 @@ impl Tracker {
         Ok(Applied::Pending)
     }
 
-    fn shows(&self, tick: u64, ask: &Ask) -> bool {
+    pub(crate) fn shows(&self, tick: u64, ask: &Ask) -> bool {
         ask.extent().is_none_or(|extent| self.frames.view(tick).holds(extent))
     }
 
@@ -296,146 +267,18 @@ impl Tracker {
     }
 
     /// Whether an object still has all it needs to do this frame over.
-    fn is_exact(&self, known: &Object, tick: u64) -> bool {
+    pub(crate) fn is_exact(&self, known: &Object, tick: u64) -> bool {
         tick >= self.frames.history_tick() && known.remembers(tick)
     }
 
-    /// A copy of the object to be prompted on a kept frame.
-    fn late(&mut self, id: ObjectId, tick: u64, ask: Ask) -> Result<CatchUp, TrackerError> {
-        let known = self.objects.iter().position(|known| known.id == id);
-        let exact = known.is_some_and(|known| self.is_exact(&self.objects[known], tick));
-        if let Some(known) = known.map(|known| &self.objects[known]) {
-            if exact && known.log_is_full() {
-                let expected = format!("at most {MAX_CORRECTIONS} on the kept frames");
-                let subject = format!("corrections of object {id}");
-                return Err(TrackerError::prompt(subject, expected, "one more"));
-            }
-            if !exact && known.has_cond_after(tick) {
-                let subject = format!("prompt for object {id}");
-                let expected = "a frame after the one it was prompted on last";
-                let stamp = self.frames.stamp(tick).map_or(tick, |stamp| stamp.index);
-                return Err(TrackerError::prompt(subject, expected, format_args!("frame {stamp}")));
-            }
-        }
-        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, id);
-        if let Some(known) = known {
-            copy.copy_from(&self.objects[known]);
-            if !exact {
-                copy.start_again(tick);
-            }
-        }
-        Ok(CatchUp::new(copy, ask, tick, exact))
+    /// Keeps the newest frame's picture for late prompts, where the model is shown parts of pictures.
+    pub(crate) fn keep_picture(&mut self, picture: &Picture<'_>) {
+        self.frames.keep_picture(picture);
     }
 
-    fn drop_late(&mut self, which: impl Fn(&CatchUp) -> bool) {
-        for late in self.catching.extract_if(.., |late| which(late)) {
-            if late.is_fresh() {
-                self.frames.release(late.tick);
-            }
-            self.spare.push(late.object);
-        }
-    }
-
-    /// A copy that has caught up takes its object's place.
-    fn join(&mut self, late: CatchUp) {
-        match self.objects.iter().position(|known| known.id == late.object.id) {
-            Some(known) => self.spare.push(std::mem::replace(&mut self.objects[known], late.object)),
-            None => {
-                self.objects.push(late.object);
-                self.objects.sort_unstable_by_key(|object| object.id);
-            }
-        }
-    }
-
-    /// Objects that are catching up, and the kept frames the one furthest behind still has before it.
-    pub fn behind(&self) -> (usize, usize) {
-        let behind = self.catching.iter().map(|late| self.frames.after(late.tick) + 1);
-        (self.catching.len(), behind.max().unwrap_or(0))
-    }
-
-    /// Does one unit of work for late prompts: the objects furthest behind are tracked or prompted on one frame.
-    /// `each` is told of every object it was done for.
-    pub fn catch_up(&mut self, pace: Pace, mut each: impl FnMut(Caught<'_>)) -> Progress {
-        let Self { graphs, frames, catching, spare, .. } = self;
-        let mut progress = Progress::default();
-        for late in catching.extract_if(.., |late| !late.hold_on(frames)) {
-            let at = At::Frame(late.tick);
-            progress.given_up.push(GivenUp { object: late.object.id, error: frames.gone_error(at) });
-            spare.push(late.object);
-        }
-        let Some(first) = catching.iter().min_by_key(|late| (late.tick, !late.is_fresh())) else {
-            return progress;
-        };
-        let (tick, fresh) = (first.tick, first.is_fresh());
-        let together = |late: &&mut CatchUp| late.tick == tick && late.is_fresh() == fresh;
-        let lanes = if fresh { 1 } else { graphs.lanes() };
-        let mut group: Vec<&mut CatchUp> = catching.iter_mut().filter(together).take(lanes).collect();
-        group.truncate(1 << group.len().ilog2());
-        let ids: Vec<ObjectId> = group.iter().map(|late| late.object.id).collect();
-        if let Err(error) = advance_late(graphs, frames, &mut group) {
-            self.drop_late(|late| ids.contains(&late.object.id));
-            let error = TrackerError::from(error);
-            let given_up = |object| GivenUp { object, error: error.clone() };
-            progress.given_up.extend(ids.into_iter().map(given_up));
-            return progress;
-        }
-        if fresh {
-            frames.release(tick);
-        }
-        let (stamp, view) = (frames.stamp(tick), frames.view(tick));
-        for late in group {
-            if let (Some(frame), Some(object)) = (stamp, late.object.view(tick)) {
-                each(Caught { frame, object, view });
-            }
-            if !late.go_on(frames, pace) {
-                progress.live.push(late.object.id);
-            }
-        }
-        let live = |late: &mut CatchUp| progress.live.contains(&late.object.id);
-        let joining: Vec<CatchUp> = catching.extract_if(.., live).collect();
-        joining.into_iter().for_each(|late| self.join(late));
-        progress
-    }
-
-    /// Keeps the newest frame's features until [`Tracker::release`], however late the answer to what is asked about
-    /// it. `None` where there is no frame, or half of what is kept is pinned.
-    pub fn pin_newest(&mut self) -> Option<FrameStamp> {
-        self.frames.pin_newest()
-    }
-
-    /// Lets go of a frame that was pinned, once for each time it was.
-    pub fn release(&mut self, frame: FrameStamp) {
-        self.frames.release_index(frame.index);
-    }
-
-    /// Looks on a kept frame for things that may be meant; [`Tracker::propose_step`] does the work. `hints` are boxes in
-    /// the whole picture where something may be.
-    ///
-    /// # Errors
-    /// `Kind::Gone` when the frame is kept no longer, `Kind::Prompt` when it is still to come.
-    pub fn propose(
-        &self,
-        at: At,
-        options: ProposalOptions,
-        hints: &[NormBox],
-    ) -> Result<Proposer, TrackerError> {
-        let Found::Kept { tick, degraded: false } = self.frames.find(at) else {
-            return Err(TrackerError::prompt("frame to look at", "one that was seen", "one to come"));
-        };
-        Ok(Proposer::new(&self.graphs.spec, options, tick, self.frames.view(tick), hints))
-    }
-
-    /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
-    ///
-    /// # Errors
-    /// `Kind::Gone` when the frame is kept no longer, `Kind::Engine` when the graph fails; what was found stays.
-    pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
-        let tick = proposer.tick();
-        if self.frames.stamp(tick).is_none() {
-            let subject = "frame looked at for proposals";
-            return Err(TrackerError::new(Kind::Gone, subject, "one of the kept", "one let go"));
-        }
-        Ok(proposer.step(&mut self.graphs, self.frames.features(tick))?)
+    /// Whether late prompts are shown a part of the picture of their own.
+    pub fn sees_again(&self) -> bool {
+        self.frames.keeps_pictures()
     }
 
     /// Refuses a new object where there is no room for it.
@@ -540,18 +383,8 @@ impl Tracker {
     }
 }
 
-/// Prompts or tracks copies that are all on the same frame.
-fn advance_late(graphs: &mut Graphs, frames: &Frames, group: &mut [&mut CatchUp]) -> Result<(), EngineError> {
-    let Some(tick) = group.first().map(|late| late.tick) else { return Ok(()) };
-    if group.iter().all(|late| !late.is_fresh()) {
-        let mut objects: Vec<&mut Object> = group.iter_mut().map(|late| &mut late.object).collect();
-        run::track(graphs, frames, &mut objects, tick)?;
-    }
-    group.iter_mut().try_for_each(|late| late.give(graphs, frames))
-}
-
 /// An object on buffers that are to spare, or on new ones.
-fn fresh(spare: &mut Vec<Object>, spec: &ModelSpec, history: usize, id: ObjectId) -> Object {
+pub(crate) fn fresh(spare: &mut Vec<Object>, spec: &ModelSpec, history: usize, id: ObjectId) -> Object {
     match spare.pop() {
         Some(mut object) => {
             object.reset(id);

@@ -75,7 +75,7 @@ impl Default for Settings {
             queries: String::new(),
             llm: None,
             late: Late::default(),
-            catch_up_memory: 128,
+            catch_up_memory: 64,
             catch_up_within: 1000,
             catch_up_share: 0.2,
             messages: true,

@@ -339,7 +339,8 @@ impl Worker {
             let record = self.hub.skip(stamp, copy, SkipReason::NoPrompt);
             return self.tell(record);
         }
-        self.session.show_all(self.talk.wants_all());
+        // Where pictures are kept a late object is shown what it needs of them later.
+        self.session.show_all(self.talk.wants_all() && !self.session.tracker().sees_again());
         let result = match copy.picture() {
             Ok(picture) => {
                 let processed = self.session.process(stamp, &picture);

@@ -1,0 +1,110 @@
+use crate::{ColorMatrix, ColorRange, Picture, PixelFormat, Plane, ValueError};
+
+/// A picture that owns its bytes, rows packed. Its buffer is used again for the next one.
+#[derive(Debug, Clone)]
+pub struct OwnedPicture {
+    bytes: Vec<u8>,
+    offsets: [usize; 3],
+    strides: [usize; 3],
+    format: PixelFormat,
+    matrix: ColorMatrix,
+    range: ColorRange,
+    width_px: u32,
+    height_px: u32,
+}
+
+impl Default for OwnedPicture {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            offsets: [0; 3],
+            strides: [0; 3],
+            format: PixelFormat::Nv12,
+            matrix: ColorMatrix::default(),
+            range: ColorRange::default(),
+            width_px: 0,
+            height_px: 0,
+        }
+    }
+}
+
+impl OwnedPicture {
+    /// Becomes a copy of a picture.
+    pub fn copy_from(&mut self, picture: &Picture<'_>) {
+        (self.format, self.matrix, self.range) = (picture.format(), picture.matrix(), picture.range());
+        (self.width_px, self.height_px) = (picture.width_px(), picture.height_px());
+        self.bytes.clear();
+        for (index, plane) in picture.planes().iter().enumerate() {
+            let (row, rows) = self.format.plane_extent(index, self.width_px, self.height_px);
+            (self.offsets[index], self.strides[index]) = (self.bytes.len(), row);
+            if plane.stride_bytes == row {
+                self.bytes.extend_from_slice(&plane.data[..row * rows]);
+            } else {
+                let lines = plane.data.chunks(plane.stride_bytes).take(rows);
+                lines.for_each(|line| self.bytes.extend_from_slice(&line[..row]));
+            }
+        }
+    }
+
+    /// The picture.
+    ///
+    /// # Errors
+    /// `Kind::Size` before the first copy.
+    pub fn picture(&self) -> Result<Picture<'_>, ValueError> {
+        let planes: [Plane<'_>; 3] = std::array::from_fn(|index| Plane {
+            data: self.bytes.get(self.offsets[index]..).unwrap_or_default(),
+            stride_bytes: self.strides[index],
+        });
+        let picture = Picture::new(self.format, self.width_px, self.height_px, &planes)?;
+        Ok(picture.with_color(self.matrix, self.range))
+    }
+
+    /// Bytes of pixels held.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Width and height in pixels.
+    pub fn size_px(&self) -> (u32, u32) {
+        (self.width_px, self.height_px)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_what_they_copy() {
+        let mut owned = OwnedPicture::default();
+        assert!(owned.picture().is_err());
+        for format in PixelFormat::ALL {
+            for padding in [0, 5] {
+                let planes: Vec<(Vec<u8>, usize)> = (0..format.planes())
+                    .map(|plane| {
+                        let (row, rows) = format.plane_extent(plane, 14, 10);
+                        let stride = row + padding;
+                        ((0..stride * rows).map(|at| (at % 253) as u8).collect(), stride)
+                    })
+                    .collect();
+                let planes: Vec<_> =
+                    planes.iter().map(|(data, stride)| Plane { data, stride_bytes: *stride }).collect();
+                let picture = Picture::new(format, 14, 10, &planes).unwrap();
+                let picture = picture.with_color(ColorMatrix::Bt709, ColorRange::Full);
+                owned.copy_from(&picture);
+                let copy = owned.picture().unwrap();
+                assert_eq!(
+                    (copy.format(), copy.matrix(), copy.range()),
+                    (format, picture.matrix(), picture.range())
+                );
+                for (index, (copied, plane)) in copy.planes().iter().zip(picture.planes()).enumerate() {
+                    let (row, rows) = format.plane_extent(index, 14, 10);
+                    for y in 0..rows {
+                        let line = |plane: &Plane<'_>| plane.data[y * plane.stride_bytes..][..row].to_vec();
+                        assert_eq!(line(copied), line(plane), "{format:?}, plane {index}, row {y}");
+                    }
+                }
+            }
+        }
+    }
+}
