@@ -1,6 +1,7 @@
 # Everything a newcomer types: `make demo`, `make test`. Both set themselves up first.
 #
 #   make demo [VIDEO=file BOX=x0,y0,x1,y1 AT=seconds SECONDS_MAX=n]   track something in a real video
+#   make demo QUERY="the moving thing on the left" [LLM=url LLM_MODEL=name]   find it by words first
 #   make test       formatting, lints, unit, property, pipeline and golden tests
 #   make bench      stage and end-to-end measurements, written to benches/results/
 #   make parity     against the published PyTorch implementation (installs it, several GB)
@@ -79,7 +80,9 @@ OUT ?= out
 # A walker, six seconds in.
 DEMO_BOX := 613,232,655,342
 # Without a box, the default clip is followed for 13 s: then the walker leaves the picture.
-DEMO_PROMPT = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box $(DEMO_BOX) --at 6 --max-seconds $(or $(SECONDS_MAX),13),)))
+DEMO_WORDS = --query "$(QUERY)" $(if $(LLM),--llm $(LLM) --llm-model $(LLM_MODEL)) --max-seconds $(or $(SECONDS_MAX),13)
+DEMO_PROMPT = $(if $(QUERY),$(DEMO_WORDS),$(DEMO_SHOWN))
+DEMO_SHOWN = $(if $(BOX),--box $(BOX),$(if $(POINT),--point $(POINT),$(if $(filter $(DEMO_CLIP),$(VIDEO)),--box $(DEMO_BOX) --at 6 --max-seconds $(or $(SECONDS_MAX),13),)))
 
 $(DEMO_CLIP):
 	@mkdir -p $(CACHE)/opencv-doc
@@ -90,7 +93,7 @@ $(DEMO_CLIP):
 
 demo: build $(if $(filter $(DEMO_CLIP),$(VIDEO)),$(DEMO_CLIP))
 	@mkdir -p $(OUT)
-	@$(SIGHTLINE) run --input "$(VIDEO)" $(DEMO_PROMPT) $(if $(AT),--at $(AT)) $(if $(and $(SECONDS_MAX),$(if $(filter $(DEMO_CLIP),$(VIDEO)),,1)),--max-seconds $(SECONDS_MAX)) \
+	@$(SIGHTLINE) run --input "$(VIDEO)" $(DEMO_PROMPT) $(if $(AT),--at $(AT)) $(if $(and $(SECONDS_MAX),$(if $(or $(QUERY),$(filter $(DEMO_CLIP),$(VIDEO))),,1)),--max-seconds $(SECONDS_MAX)) \
 	  --output $(OUT)/demo.mp4 --jsonl $(OUT)/demo.jsonl --contact-sheet $(OUT)/demo.png
 
 DAVIS ?= ../shared/data/davis
