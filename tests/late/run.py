@@ -126,7 +126,7 @@ def main():
             with Server(str(args.server), str(answers_file), int(1000 * delay)) as url:
                 runs[delay, late] = evaluate(args, url, late, args.out / f"{late}-{delay:g}s.json")
             print(f"delay {delay:g} s, {late}: done", file=sys.stderr)
-    for delay in delays[1:]:
+    for delay in sorted(delays[1:]):
         rows = compare(runs[delay, "catch-up"], runs[delays[0], "catch-up"], runs.get((delay, "naive")), args.fps)
         lost = [row["sequence"] for row in rows if row["live_s"] is None]
         steps = [row for row in rows if row.get("step_catching_ms") and row.get("step_others_ms")]

@@ -83,7 +83,8 @@ fn two_thousand_frames_of_the_embedded_model_weigh_nothing() {
         Err(error) if error.kind() == Kind::Unavailable => return not_run(error),
         Err(error) => panic!("{error}"),
     };
-    let mut session = Session::new(model, Options { history: 8, max_objects: 4, ..Options::default() }).unwrap();
+    let mut session =
+        Session::new(model, Options { history: 8, max_objects: 4, ..Options::default() }).unwrap();
     let mut rgb = vec![0; WIDTH * HEIGHT * 3];
     let (mut samples, mut held, mut looked_at, mut found) = (Vec::new(), None, 0, 0);
     let begun = Instant::now();

@@ -34,6 +34,9 @@ impl OwnedPicture {
         (self.format, self.matrix, self.range) = (picture.format(), picture.matrix(), picture.range());
         (self.width_px, self.height_px) = (picture.width_px(), picture.height_px());
         self.bytes.clear();
+        let extents =
+            (0..self.format.planes()).map(|p| self.format.plane_extent(p, self.width_px, self.height_px));
+        self.bytes.reserve_exact(extents.map(|(row, rows)| row * rows).sum());
         for (index, plane) in picture.planes().iter().enumerate() {
             let (row, rows) = self.format.plane_extent(index, self.width_px, self.height_px);
             (self.offsets[index], self.strides[index]) = (self.bytes.len(), row);
@@ -59,9 +62,9 @@ impl OwnedPicture {
         Ok(picture.with_color(self.matrix, self.range))
     }
 
-    /// Bytes of pixels held.
+    /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.capacity()
     }
 
     /// Width and height in pixels.

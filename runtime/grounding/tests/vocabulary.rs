@@ -15,7 +15,7 @@ const WHITE: [u8; 3] = [235, 235, 230];
 fn candidate(id: u32, [x, y]: [f32; 2], side: f32, colour: [u8; 3], motion: [f32; 2]) -> Candidate {
     let half = side / 2.0;
     let bounds = NormBox { x0: x - half, y0: y - half, x1: x + half, y1: y + half };
-    Candidate { id, bounds, colour, area: side * side, motion }
+    Candidate { id, bounds, colour, area: side * side, motion, weight: 1.0 }
 }
 
 fn scene() -> Vec<Candidate> {

@@ -18,7 +18,7 @@ mod upscale;
 
 pub use colour::dominant_colour;
 pub use components::ComponentFilter;
-pub use motion::Motion;
+pub use motion::{Motion, OwnMotion};
 pub use preprocess::Preprocessor;
 pub use region::Region;
 pub use resample::{downscale, resize_mask};

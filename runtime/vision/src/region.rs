@@ -107,6 +107,31 @@ impl Region {
         })
     }
 
+    /// What surrounds it: a ring about a quarter as wide as it is, at most eight pixels, a pixel away from it, on the same
+    /// grid.
+    pub fn surround(&self) -> Self {
+        let wide = ((self.area_px() as f32).sqrt() / 4.0).round().clamp(2.0, 8.0) as usize;
+        let (near, far) = (self.grown(1), self.grown(wide));
+        Self { words: far.words.iter().zip(&near.words).map(|(far, near)| far & !near).collect(), ..far }
+    }
+
+    /// With all pixels at most `by` columns and rows away.
+    fn grown(&self, by: usize) -> Self {
+        let mut rows = vec![false; self.width * self.height];
+        for (x, y) in self.pixels() {
+            rows[y * self.width..][x.saturating_sub(by)..(x + by + 1).min(self.width)].fill(true);
+        }
+        let mut words = vec![0_u64; self.words.len()];
+        for at in (0..rows.len()).filter(|at| rows[*at]) {
+            let (x, y) = (at % self.width, at / self.width);
+            for y in y.saturating_sub(by)..(y + by + 1).min(self.height) {
+                let at = y * self.width + x;
+                words[at / 64] |= 1 << (at % 64);
+            }
+        }
+        Self { words, ..*self }
+    }
+
     /// The mask at picture size, its edge smoothed as a model's is.
     ///
     /// # Errors
@@ -158,6 +183,17 @@ mod tests {
         assert!((share - region.area()).abs() < 0.004, "{share}");
         assert!(Region::from_logits(&[0.0; 7], 3, half).is_err());
         assert!(block([0, 0, 0, 0], half).bounds().is_none());
+    }
+
+    #[test]
+    fn a_surround_is_a_ring_cut_off_at_the_edge() {
+        let whole = NormBox::WHOLE;
+        let middle = block([8, 4, 12, 6], whole).surround();
+        // Two pixels on each side, but for the one next to it.
+        assert_eq!(middle.area_px(), 8 * 6 - 6 * 4);
+        assert_eq!(middle.iou(&block([7, 3, 13, 7], whole)), 0.0);
+        assert_eq!(block([0, 0, 4, 2], whole).surround().area_px(), 6 * 4 - 5 * 3);
+        assert_eq!(block([0, 0, 20, 10], whole).surround().area_px(), 0);
     }
 
     #[test]

@@ -35,8 +35,9 @@ use crate::{
 const STANDING: usize = 16;
 /// Share of an object's longer side that its close-ups show around it.
 const AROUND: f32 = 0.25;
-/// The picture whose changes count: small enough for every frame.
+/// The picture whose changes count, and how often it is compared.
 const THUMB_PX: [u32; 2] = [32, 18];
+const COMPARED_EVERY: Duration = Duration::from_millis(200);
 /// The longest pause between two tries to find a lost object again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -156,7 +157,7 @@ pub(crate) struct Talk {
     /// Finds without a server.
     guesser: Guesser,
     said: VecDeque<Heard>,
-    thumb: Option<Vec<u8>>,
+    thumb: Option<(Duration, Vec<u8>)>,
 }
 
 impl Talk {
@@ -402,23 +403,25 @@ impl Talk {
             }
         }
         if self.standing.iter().any(|standing| standing.watch.is_some()) {
-            let scene_change = self.scene_change(picture);
+            let scene_change = self.scene_change(picture, now);
             let signals = Signals { scene_change, lost };
             self.standing.iter_mut().filter_map(|s| s.watch.as_mut()).for_each(|watch| watch.note(signals));
         }
         again.into_iter().for_each(|question| self.enqueue(question));
     }
 
-    /// How much the picture has changed since the last frame, in `[0, 1]`.
-    fn scene_change(&mut self, picture: &Picture<'_>) -> f32 {
+    /// How much the picture has changed, in `[0, 1]`, since it was last compared; now and then is enough.
+    fn scene_change(&mut self, picture: &Picture<'_>, now: Duration) -> f32 {
+        if self.thumb.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < COMPARED_EVERY) {
+            return 0.0;
+        }
         let [width, height] = size(picture);
         let Ok(thumb) = rgb(picture, [0, 0, width, height], THUMB_PX) else { return 0.0 };
-        let change = self
-            .thumb
-            .as_ref()
-            .map_or(0, |last| last.iter().zip(&thumb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>());
+        let change = self.thumb.as_ref().map_or(0, |(_, last)| {
+            last.iter().zip(&thumb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
+        });
         let most = 255 * thumb.len() as u64;
-        self.thumb = Some(thumb);
+        self.thumb = Some((now, thumb));
         change as f32 / most as f32
     }
 

@@ -39,11 +39,11 @@ const ENDING: gst::ClockTime = gst::ClockTime::from_seconds(20);
 /// Words for each object of a sequence, in the order of their ids.
 type Expressions = BTreeMap<String, Vec<String>>;
 
-/// What passed at one instant.
+/// What passed with one picture: the objects of the newest masks, and their age.
 #[derive(Default)]
-struct Instants {
-    /// For each picture the objects of the newest masks and their age.
-    shown: Vec<(Vec<(ObjectId, Arc<Rle>)>, Option<Duration>)>,
+struct Shown {
+    objects: Vec<(ObjectId, Arc<Rle>)>,
+    age: Option<Duration>,
 }
 
 #[derive(Debug, Serialize)]
@@ -209,7 +209,7 @@ fn stream(args: &DavisArgs, settings: &Settings, sequence: &Sequence, words: &[S
     gst::Element::link_many([source.upcast_ref(), &track, &sink])?;
     prompt(args.prompt, &track, settings, sequence, words)?;
 
-    let instants = Arc::new(Mutex::new(Instants::default()));
+    let instants = Arc::new(Mutex::new(Vec::<Shown>::new()));
     let pad = track.static_pad("src").context("sightlinetrack has no source pad")?;
     let seen = Arc::clone(&instants);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
@@ -217,7 +217,7 @@ fn stream(args: &DavisArgs, settings: &Settings, sequence: &Sequence, words: &[S
         let age = meta.as_ref().and_then(|meta| meta.age);
         let objects = meta.map(|meta| meta.objects).unwrap_or_default();
         let objects = objects.into_iter().map(|object| (object.id, object.mask)).collect();
-        seen.lock().unwrap_or_else(PoisonError::into_inner).shown.push((objects, age));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Shown { objects, age });
         gst::PadProbeReturn::Ok
     });
     pipeline.set_state(gst::State::Playing).context("the pipeline refused to play")?;
@@ -278,7 +278,7 @@ fn prompt(
         let bounds = object.first.bounds_px().context("expected an object on the first frame, got none")?;
         let prompt = match kind {
             PromptKind::Box => {
-                let corners = gst::Array::new(bounds.map(|at| f64::from(at as u32)));
+                let corners = gst::Array::new(bounds.map(f64::from));
                 gst::Structure::builder("prompt").field("box-px", corners).field("id", id).build()
             }
             other => bail!("--streaming: expected --prompt text or box, got {other:?}"),
@@ -292,11 +292,11 @@ fn score(
     args: &DavisArgs,
     sequence: &Sequence,
     order: &[usize],
-    instants: Instants,
+    instants: Vec<Shown>,
     messages: Vec<gst::Structure>,
 ) -> Result<Streamed> {
-    if instants.shown.len() != order.len() {
-        bail!("expected {} pictures to come out, got {}", order.len(), instants.shown.len());
+    if instants.len() != order.len() {
+        bail!("expected {} pictures to come out, got {}", order.len(), instants.len());
     }
     let truths: Vec<Vec<Mask>> = sequence
         .annotations
@@ -317,7 +317,7 @@ fn score(
         .collect();
     let (mut js, mut fs) = (Vec::with_capacity(order.len()), 0.0);
     let mut first_mask = None;
-    for (instant, (picture, (objects, _))) in order.iter().zip(&instants.shown).enumerate() {
+    for (instant, (picture, Shown { objects, .. })) in order.iter().zip(&instants).enumerate() {
         let (mut j, mut f) = (0.0, 0.0);
         for (id, truth) in ids.iter().zip(&truths[*picture]) {
             let found = objects.iter().find(|(found, _)| Some(*found) == *id);
@@ -339,7 +339,7 @@ fn score(
     let count = (order.len() - 1) as f64;
     let (j, f) = (100.0 * js.iter().skip(1).sum::<f64>() / count, 100.0 * fs / count);
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let ages: Vec<f64> = instants.shown.iter().filter_map(|(_, age)| age.map(ms)).collect();
+    let ages: Vec<f64> = instants.iter().filter_map(|shown| shown.age.map(ms)).collect();
     let catching = |index: u64| said.caught_up.iter().any(|late| (late.began..=late.live).contains(&index));
     let (during, others): (Vec<_>, Vec<_>) = said.steps.iter().partition(|(index, _)| catching(*index));
     let steps = |steps: &[(u64, f64)]| steps.iter().map(|(_, step)| *step).collect::<Vec<_>>();
@@ -351,7 +351,7 @@ fn score(
         f,
         jf: (j + f) / 2.0,
         first_mask_s: first_mask.map(|instant| instant as f64 / args.fps),
-        final_lag_ms: instants.shown.last().and_then(|(_, age)| age.map(ms)),
+        final_lag_ms: instants.last().and_then(|shown| shown.age.map(ms)),
         age_ms: percentiles(ages),
         step_ms: percentiles(steps(&said.steps)),
         step_catching_ms: some(steps(&during)),

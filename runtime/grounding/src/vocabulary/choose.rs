@@ -8,10 +8,14 @@ const LARGE: f32 = 1.5;
 /// What is large when there is nothing to compare with.
 const LARGE_ALONE: f32 = 0.05;
 
+/// Where one is meant, what bears the words or weighs less than this part of the best is out: a scrap further out, or
+/// larger, must not win over a thing.
+const WORTH: f32 = 0.5;
+
 /// The ids of those meant, the best first; none when nothing fits.
 ///
-/// Where one is meant and several fit, the outermost counts when a side was named, else the one that bears the colour
-/// best, then the largest. "The red one on the left" is the leftmost of several red ones even where all are on the right.
+/// Where one is meant and several fit, the outermost of those that weigh enough counts when a side was named, else the one
+/// that bears the colour best and weighs most, then the largest. "The red one on the left" is the leftmost of several red ones even where all are on the right.
 pub fn choose(description: &Description, candidates: &[Candidate]) -> Vec<u32> {
     let median = median_area(candidates);
     let mut kept: Vec<&Candidate> = candidates
@@ -36,7 +40,13 @@ pub fn choose(description: &Description, candidates: &[Candidate]) -> Vec<u32> {
 
     let by =
         description.rank.map(|(by, _)| by).or(outermost(description.across)).or(outermost(description.down));
-    let fit = |candidate: &Candidate| description.colour.map_or(0.0, |colour| colour.fit(candidate.colour));
+    let fit = |candidate: &Candidate| {
+        candidate.weight * description.colour.map_or(1.0, |colour| colour.fit(candidate.colour))
+    };
+    if description.count == Count::One || description.rank.is_some() {
+        let best = kept.iter().map(|candidate| fit(candidate)).fold(0.0, f32::max);
+        kept.retain(|candidate| fit(candidate) >= WORTH * best);
+    }
     kept.sort_by(|a, b| {
         let order = by.map_or(std::cmp::Ordering::Equal, |by| measure(by, b).total_cmp(&measure(by, a)));
         order.then(fit(b).total_cmp(&fit(a))).then(b.area.total_cmp(&a.area)).then(a.id.cmp(&b.id))

@@ -120,6 +120,8 @@ pub struct Candidate {
     pub area: f32,
     /// Its way in a second, in widths and heights of the picture; right and down are positive.
     pub motion: [f32; 2],
+    /// How likely it is to be a whole thing and what such a phrase speaks of, above 0; only shares of the greatest count.
+    pub weight: f32,
 }
 
 /// A phrase that the vocabulary does not cover.

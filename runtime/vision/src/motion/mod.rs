@@ -13,10 +13,15 @@ const LONG_SIDE_PX: usize = 320;
 const STEP_PX: usize = 8;
 /// Points followed in a region.
 const REGION_POINTS: usize = 25;
-/// Points that a region's motion must be seen at.
+/// Points that a region's motion must be seen at, and the part of those tried: where only a few odd points of a road or
+/// the sky are found again, they tell nothing.
 const MIN_POINTS: usize = 3;
-/// What is this far from where the camera's motion would bring it moves by itself, of 320.
-const MOVES_PX: f32 = 1.5;
+const MIN_SEEN: f32 = 0.25;
+/// What is further than this from where the camera's motion would bring it moves by itself: so many times the median of
+/// all ways, between these limits, in pixels of 320. Under a fixed camera a walker moves a pixel or two in an eighth of a
+/// second; under a moving one a road without texture seems to.
+const MOVES_MEDIANS: f32 = 4.0;
+const MOVES_PX: [f32; 2] = [0.5, 1.5];
 /// Of a place and its eight neighbours so many must move.
 const NEIGHBOURS: usize = 3;
 /// Places that make a region.
@@ -33,6 +38,19 @@ struct Place {
     way: Option<[f32; 2]>,
 }
 
+/// How a region moves, the camera's motion taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct OwnMotion {
+    /// From the first picture, where it lies, to the second, in widths and heights of the picture; exactly 0 for what
+    /// does not move by itself.
+    pub way: [f32; 2],
+    /// Share in `[0, 1]` of the points it is seen at that move.
+    pub moving: f32,
+    /// How far its way differs from its surround's, in `[0, 1]`: 0 where that may be an error of measurement, as for a
+    /// part of something that moves, 0.5 at twice that.
+    pub stands_out: f32,
+}
+
 /// Measures motion between two pictures. Owns its scratch: keep one where it is used.
 ///
 /// Sparse pyramidal Lucas-Kanade (Bouguet 2001) with a check of the way back, on grey copies whose longer side has 320
@@ -46,6 +64,8 @@ pub struct Motion {
     places: Vec<Place>,
     /// From centred coordinates to the camera's way, in pixels.
     camera: [[f64; 3]; 2],
+    /// What is longer is no error of measurement, in pixels.
+    error_px: f32,
 }
 
 impl Motion {
@@ -83,22 +103,47 @@ impl Motion {
             let Place { at: point, way } = self.places[at];
             self.places[at].way = way.map(|way| self.without_camera(point, way));
         }
+        let mut all: Vec<f32> =
+            self.places.iter().filter_map(|place| place.way).map(|[x, y]| x.hypot(y)).collect();
+        let [least, most] = MOVES_PX;
+        self.error_px = (MOVES_MEDIANS * median(&mut all)).clamp(least, most);
         Ok(())
     }
 
-    /// A region's own way from the first picture, where it lies, to the second, in widths and heights of the picture: the
-    /// median over its points. `None` when it could be seen at too few.
-    pub fn of(&self, region: &Region) -> Option<[f32; 2]> {
+    /// A region's own motion, by the median over its points. It moves when that, and most of the points, are further from
+    /// where the camera's motion would bring them than such measurements err. `None` when it is seen at too few.
+    pub fn of(&self, region: &Region) -> Option<OwnMotion> {
+        let (tried, ways) = self.ways(region);
+        if ways.len() < MIN_POINTS || (ways.len() as f32) < MIN_SEEN * tried as f32 {
+            return None;
+        }
+        let moving = ways.iter().filter(|way| self.moves(**way)).count() as f32 / ways.len() as f32;
+        let way = median_way(&ways);
+        if !self.moves(way) || moving < 0.5 {
+            return Some(OwnMotion { moving, ..OwnMotion::default() });
+        }
+        let (_, around) = self.ways(&region.surround());
+        let around = if around.len() < MIN_POINTS { [0.0; 2] } else { median_way(&around) };
+        let apart_px = (way[0] - around[0]).hypot(way[1] - around[1]);
         let (width, height) = self.here.size();
+        Some(OwnMotion {
+            way: [way[0] / width as f32, way[1] / height as f32],
+            moving,
+            stands_out: 1.0 - self.error_px / apart_px.max(self.error_px),
+        })
+    }
+
+    /// How many of a region's points were tried, and the own ways of those seen in both pictures, in pixels.
+    fn ways(&self, region: &Region) -> (usize, Vec<[f32; 2]>) {
+        let (width, height) = self.here.size();
+        let mut tried = 0;
         let ways = region.points(REGION_POINTS).filter_map(|[x, y]| {
+            tried += 1;
             let at = [x * width as f32 - 0.5, y * height as f32 - 0.5];
             Some(self.without_camera(at, follow(&self.here, &self.there, at)?))
         });
-        let (mut across, mut down): (Vec<f32>, Vec<f32>) = ways.map(|[x, y]| (x, y)).unzip();
-        if across.len() < MIN_POINTS {
-            return None;
-        }
-        Some([median(&mut across) / width as f32, median(&mut down) / height as f32])
+        let ways = ways.collect();
+        (tried, ways)
     }
 
     /// Boxes around what moves by itself in the first picture, the largest first, at most `most`.
@@ -106,7 +151,7 @@ impl Motion {
         let columns = self.columns;
         let rows = self.places.len() / columns.max(1);
         let moves: Vec<bool> =
-            self.places.iter().map(|place| place.way.is_some_and(|[x, y]| x.hypot(y) > MOVES_PX)).collect();
+            self.places.iter().map(|place| place.way.is_some_and(|way| self.moves(way))).collect();
         let around = |at: usize| {
             let (x, y) = (at % columns, at / columns);
             (y.saturating_sub(1)..(y + 2).min(rows))
@@ -144,6 +189,10 @@ impl Motion {
             y1: share(y1, rows),
         });
         boxes.collect()
+    }
+
+    fn moves(&self, way: [f32; 2]) -> bool {
+        way[0].hypot(way[1]) > self.error_px
     }
 
     fn without_camera(&self, at: [f32; 2], way: [f32; 2]) -> [f32; 2] {
@@ -204,6 +253,10 @@ fn solve(matrix: &[[f64; 3]; 3], right: &[f64; 3]) -> [f64; 3] {
         replaced.iter_mut().zip(right).for_each(|(row, value)| row[column] = *value);
         determinant(&replaced) / all
     })
+}
+
+fn median_way(ways: &[[f32; 2]]) -> [f32; 2] {
+    [0, 1].map(|axis| median(&mut ways.iter().map(|way| way[axis]).collect::<Vec<_>>()))
 }
 
 /// 0 for none.

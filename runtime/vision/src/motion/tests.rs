@@ -73,7 +73,7 @@ fn a_thing_keeps_its_own_way_whatever_the_camera_does() {
             (draw([0.0, 0.0], 1.0, first), draw(camera, zoom, [first[0] + way[0], first[1] + way[1]]));
         let mut motion = Motion::new();
         motion.measure(&picture(&before, &chroma), &picture(&after, &chroma)).unwrap();
-        let [x, y] = motion.of(&region(first)).expect(name);
+        let OwnMotion { way: [x, y], moving, stands_out } = motion.of(&region(first)).expect(name);
         let middle = [first[0] + 60.0 - 320.0, first[1] + 40.0 - 180.0];
         let own: [f32; 2] =
             std::array::from_fn(|axis| way[axis] - camera[axis] * zoom - middle[axis] * (zoom - 1.0));
@@ -81,8 +81,11 @@ fn a_thing_keeps_its_own_way_whatever_the_camera_does() {
         assert!(off < 1.2, "{name}: wanted {own:?} px, got {:?}", [x * 640.0, y * 360.0]);
         let boxes = motion.boxes(4);
         if own[0].hypot(own[1]) < 2.0 {
+            assert_eq!(([x, y], stands_out), ([0.0; 2], 0.0), "{name}");
+            assert!(moving < 0.5, "{name}: {moving}");
             assert!(boxes.is_empty(), "{name}: {boxes:?}");
         } else {
+            assert!(moving > 0.8 && stands_out > 0.7, "{name}: {moving}, {stands_out}");
             let [x0, y0, x1, y1] = boxes[0].to_pixels(640, 360);
             let off = [x0 - first[0], y0 - first[1], x1 - first[0] - 120.0, y1 - first[1] - 80.0];
             assert!(off.iter().all(|v| v.abs() <= 28.0), "{name}: {boxes:?}");

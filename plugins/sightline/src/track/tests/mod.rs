@@ -72,7 +72,7 @@ impl Rig {
         let handle = options.handle.clone();
         let options_of = sightline_tracker::Options {
             history: element.property::<u32>("history") as usize,
-            memory_bytes: 1 << 20,
+            memory_bytes: (element.property::<u32>("catch-up-memory") as usize) << 20,
             max_objects: 3,
         };
         let session = Session::new(sightline_engine_fake::model(options), options_of).unwrap();

@@ -102,7 +102,9 @@ fn a_prompt_about_a_kept_frame_is_replayed() {
 
 #[test]
 fn a_prompt_about_a_frame_that_is_gone_goes_to_the_oldest_kept() {
-    let mut rig = Rig::new(Mode::EveryFrame, FakeOptions::default());
+    let mut rig = Rig::with(Mode::EveryFrame, FakeOptions::default(), |element| {
+        element.set_property("catch-up-memory", 0_u32);
+    });
     rig.add_square();
     (0..8).for_each(|_| drop(rig.push()));
     assert_eq!(rig.add("p, box=<0.1, 0.2, 0.3, 0.5>, running-time=(guint64)0"), 2);
