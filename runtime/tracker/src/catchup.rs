@@ -16,7 +16,7 @@ use crate::{
     object::{MAX_CORRECTIONS, Object},
     prompt::Ask,
     run::{self, Look},
-    view::{self, Sights, Viewer},
+    view::{self, Sights},
 };
 
 /// At most this many frames are taken in one stride.
@@ -72,8 +72,6 @@ pub(crate) struct CatchUp {
     seeded: bool,
     /// The object knew its first frame: everything is done over as it was, and nothing may be left out.
     pub(crate) exact: bool,
-    /// What it is shown where it is shown a part of its own.
-    pub(crate) viewer: Viewer,
     began: Option<Duration>,
     units: u32,
     /// Frames that came meanwhile.
@@ -81,9 +79,9 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
-    pub(crate) fn new(object: Object, ask: Ask, tick: u64, exact: bool, viewer: Viewer) -> Self {
+    pub(crate) fn new(object: Object, ask: Ask, tick: u64, exact: bool) -> Self {
         let prompts = vec![(tick, ask)];
-        Self { object, prompts, tick, seeded: false, exact, viewer, began: None, units: 0, arrived: 0 }
+        Self { object, prompts, tick, seeded: false, exact, began: None, units: 0, arrived: 0 }
     }
 
     /// Whether it is to be prompted, not tracked.

@@ -1,6 +1,6 @@
 //! The tracker's part in late prompts: who catches up, in what order, and who takes whose place.
 
-use sightline_core::{FrameStamp, ObjectId, OwnedPicture, Prompt};
+use sightline_core::{FrameStamp, NormBox, ObjectId, OwnedPicture, Prompt};
 use sightline_engine_api::EngineError;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     run::{self, Look},
     session::Eyes,
     tracker::fresh,
-    view::Viewer,
+    view::{Sights, Viewer},
 };
 
 impl Tracker {
@@ -77,7 +77,7 @@ impl Tracker {
         eyes: Option<&mut Eyes>,
         mut each: impl FnMut(Caught<'_>),
     ) -> Progress {
-        let Self { graphs, frames, catching, spare, late_features, .. } = self;
+        let Self { graphs, frames, catching, spare, late_look, .. } = self;
         let mut progress = Progress::default();
         for late in catching.extract_if(.., |late| !late.hold_on(frames)) {
             let at = At::Frame(late.tick);
@@ -91,13 +91,17 @@ impl Tracker {
         // What is shown a part of its own goes by itself.
         let again = !exact && eyes.is_some() && frames.picture(tick).is_some();
         let together = |late: &&mut CatchUp| (late.tick, late.is_fresh(), late.exact) == (tick, fresh, exact);
-        let lanes = if fresh || again { 1 } else { graphs.lanes() };
+        let lanes = if fresh { 1 } else { graphs.lanes() };
+        // Objects of one answer will share a view when they are live, so they share one on the way.
+        let width = graphs.spec.masks.width_px;
+        let together_seen = catching.iter().filter(|late| !late.exact).map(|late| late.sights(width));
+        let sights = together_seen.reduce(Sights::with).unwrap_or_default();
         let mut group: Vec<&mut CatchUp> = catching.iter_mut().filter(together).take(lanes).collect();
         group.truncate(1 << group.len().ilog2());
         let ids: Vec<ObjectId> = group.iter().map(|late| late.object.id).collect();
         let picture = frames.picture(tick).filter(|_| again);
-        let looked = match (picture, eyes, group.as_mut_slice()) {
-            (Some(picture), Some(eyes), [late]) => see(graphs, picture, eyes, late, late_features),
+        let looked = match (picture, eyes) {
+            (Some(picture), Some(eyes)) => late_look.see(graphs, picture, tick, sights, eyes),
             _ if frames.has_features(tick) => Ok(frames.look(tick)),
             _ => Err(frames.gone_error(At::Frame(tick))),
         };
@@ -161,8 +165,7 @@ impl Tracker {
                 copy.start_again(tick);
             }
         }
-        let spec = &self.graphs.spec;
-        Ok(CatchUp::new(copy, ask, tick, exact, Viewer::new(spec.view, &spec.image)))
+        Ok(CatchUp::new(copy, ask, tick, exact))
     }
 
     pub(crate) fn drop_late(&mut self, which: impl Fn(&CatchUp) -> bool) {
@@ -200,17 +203,46 @@ pub(crate) fn advance_late(
     group.iter_mut().try_for_each(|late| late.give(graphs, look))
 }
 
-/// Encodes the part of a kept picture that the object is in.
-fn see<'a>(
-    graphs: &mut Graphs,
-    picture: &OwnedPicture,
-    eyes: &mut Eyes,
-    late: &mut CatchUp,
-    features: &'a mut [Vec<f32>],
-) -> Result<Look<'a>, TrackerError> {
-    let sights = late.sights(graphs.spec.masks.width_px);
-    let picture = picture.picture().map_err(TrackerError::picture)?;
-    let (image, view) = eyes.look(&picture, sights, &mut late.viewer)?;
-    graphs.encode(image, features)?;
-    Ok(Look { features, view })
+/// What those who catch up are shown of kept pictures.
+pub(crate) struct LateLook {
+    features: Vec<Vec<f32>>,
+    viewer: Viewer,
+    /// The frame whose features these are, and the part of the picture they show.
+    seen: Option<(u64, NormBox)>,
+}
+
+impl LateLook {
+    pub(crate) fn new(graphs: &Graphs) -> Self {
+        let spec = &graphs.spec;
+        Self {
+            features: graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect(),
+            viewer: Viewer::new(spec.view, &spec.image),
+            seen: None,
+        }
+    }
+
+    /// Encodes the part of a kept picture that they are in, unless that has just been done.
+    fn see(
+        &mut self,
+        graphs: &mut Graphs,
+        picture: &OwnedPicture,
+        tick: u64,
+        sights: Sights,
+        eyes: &mut Eyes,
+    ) -> Result<Look<'_>, TrackerError> {
+        let held = |view: NormBox| sights.around.is_none_or(|around| view.holds(around));
+        let known = self.seen.filter(|(seen, view)| *seen == tick && held(*view));
+        let view = match known {
+            Some((_, view)) => view,
+            None => {
+                self.seen = None;
+                let picture = picture.picture().map_err(TrackerError::picture)?;
+                let (image, view) = eyes.look(&picture, sights, &mut self.viewer)?;
+                graphs.encode(image, &mut self.features)?;
+                self.seen = Some((tick, view));
+                view
+            }
+        };
+        Ok(Look { features: &self.features, view })
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
     error::Kind,
     frames::{Found, Frames, reaches},
     graphs::Graphs,
-    late::advance_late,
+    late::{LateLook, advance_late},
     object::Object,
     prompt::Ask,
     run,
@@ -33,8 +33,7 @@ pub struct Tracker {
     pub(crate) options: Options,
     pub(crate) graphs: Graphs,
     pub(crate) frames: Frames,
-    /// Those of a picture that is looked at once more.
-    pub(crate) late_features: Vec<Vec<f32>>,
+    pub(crate) late_look: LateLook,
     /// Ascending by id.
     pub(crate) objects: Vec<Object>,
     /// Prompted for the first time on the frame under way.
@@ -83,7 +82,7 @@ impl Tracker {
                 graphs.levels(),
                 graphs.spec.view.is_some(),
             ),
-            late_features: graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect(),
+            late_look: LateLook::new(&graphs),
             graphs,
             objects: Vec::with_capacity(options.max_objects),
             joining: Vec::with_capacity(options.max_objects),

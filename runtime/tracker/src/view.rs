@@ -48,6 +48,19 @@ pub(crate) struct Sights {
     pub(crate) anywhere: bool,
 }
 
+impl Sights {
+    /// All there is to see of both.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            around: self.around.into_iter().chain(other.around).reduce(NormBox::union),
+            clicked: self.clicked | other.clicked,
+            lost: self.lost | other.lost,
+            prompted: self.prompted | other.prompted,
+            anywhere: self.anywhere | other.anywhere,
+        }
+    }
+}
+
 impl Viewer {
     pub(crate) fn new(spec: Option<ViewSpec>, image: &ImageSpec) -> Self {
         let (model_width_px, model_height_px) = (image.width_px, image.height_px);
