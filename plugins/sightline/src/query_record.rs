@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use sightline_core::{FrameStamp, NormBox, ObjectId, ObjectResult, ValueError};
-pub use sightline_grounding::CaptionSpan;
+pub use sightline_grounding::{Binding, CaptionSpan};
 
 use crate::record::{get, ns, objects_of, objects_to_array, refuse, set_stamp, stamp_of};
 
@@ -50,6 +50,8 @@ pub struct QueryRecord {
     pub objects: Vec<NamedObject>,
     /// Parts of `text`, in characters, that speak of tracked objects.
     pub spans: Vec<CaptionSpan>,
+    /// Tracked objects that the answer speaks of, and the first and last frame it speaks of them on.
+    pub bound: Vec<Binding>,
     /// What could not be used of the answer.
     pub problems: Vec<String>,
     /// Since it was asked.
@@ -112,6 +114,19 @@ impl QueryRecord {
             inner.build().to_send_value()
         });
         structure.set("spans", gst::Array::new(spans));
+        let bound = self.bound.iter().map(|bound| {
+            let frame = |stamp| {
+                let mut inner = gst::Structure::new_empty("frame");
+                set_stamp(&mut inner, stamp);
+                inner
+            };
+            let inner = gst::Structure::builder("bound")
+                .field("object", bound.object.0)
+                .field("first", frame(bound.frames[0]))
+                .field("last", frame(bound.frames[1]));
+            inner.build().to_send_value()
+        });
+        structure.set("bound", gst::Array::new(bound));
         structure.set("problems", gst::Array::new(self.problems.iter().map(String::as_str)));
         structure
     }
@@ -130,6 +145,15 @@ impl QueryRecord {
             value.get::<gst::Structure>().map_err(|error| refuse(field, "an array of structures", error))
         };
         let (objects_in, spans_in, problems_in) = (items("objects")?, items("spans")?, items("problems")?);
+        let bound_in = items("bound")?;
+        let bound = bound_in.iter().map(|value| {
+            let bound = inner("bound", value)?;
+            let frame = |field| stamp_field(&bound, field)?.ok_or_else(|| refuse(field, "a frame", "none"));
+            Ok(Binding {
+                object: ObjectId(get(&bound, "object")?),
+                frames: [frame("first")?, frame("last")?],
+            })
+        });
         let objects = objects_in.iter().map(|value| {
             let object = inner("objects", value)?;
             let bounds = object.get::<gst::Array>("box").ok().map(|corners| {
@@ -157,6 +181,7 @@ impl QueryRecord {
             text: text("text")?,
             objects: objects.collect::<Result<_, ValueError>>()?,
             spans: spans.collect::<Result<_, ValueError>>()?,
+            bound: bound.collect::<Result<_, ValueError>>()?,
             problems: problems.collect(),
             delay: Duration::from_nanos(get(structure, "delay")?),
         })
@@ -205,6 +230,7 @@ mod tests {
                 NamedObject::default(),
             ],
             spans: vec![CaptionSpan { start: 4, end: 7, object: ObjectId(4) }],
+            bound: vec![Binding { object: ObjectId(4), frames: [FrameStamp { index: 3, ..stamp }, stamp] }],
             problems: vec!["outside: [0, 2]".into()],
             delay: Duration::from_millis(2010),
         };

@@ -13,7 +13,7 @@ use sightline_core::{
 };
 use sightline_grounding::{
     Album, AlbumSettings, Caption, Composer, GroundingError, Hatch, History, Hysteresis, QueryId, ReAsk,
-    Signals, Timeliness, Turn, View, Watch,
+    Signals, Timeliness, Turn, View, Watch, bindings,
     hatch::{Ask, HatchSettings, News, Notice},
     llm::{Image, LlmSettings},
     protocol::{Reading, Sent},
@@ -501,6 +501,7 @@ impl Talk {
                 record.reason = timeliness.as_str().into();
                 let caption = Caption::new(&query, &reading, newest.and_then(|stamp| stamp.pts), |_| None);
                 fill(&mut record, &reading, caption);
+                record.bound = bindings(&query, &reading, |_| None);
                 if let (What::Ask { question }, Some(server)) = (&open.question.what, &mut self.server) {
                     server.history.push(Turn { question: question.clone(), answer: answer.text });
                 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use gstsightline::{
-    query_record::{CaptionSpan, LateRecord, NamedObject, QueryRecord},
+    query_record::{Binding, CaptionSpan, LateRecord, NamedObject, QueryRecord},
     record::FrameRecord,
 };
 use serde::Serialize;
@@ -65,6 +65,8 @@ struct QueryLine<'a> {
     delay_ms: f64,
     text: &'a str,
     spans: Vec<Span>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bound: Vec<Bound>,
     objects: Vec<Named<'a>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     problems: &'a [String],
@@ -75,6 +77,14 @@ struct Span {
     start: usize,
     end: usize,
     object: u32,
+}
+
+#[derive(Serialize)]
+struct Bound {
+    object: u32,
+    /// The first and the last.
+    frames: [u64; 2],
+    pts: [Option<f64>; 2],
 }
 
 #[derive(Serialize)]
@@ -146,6 +156,7 @@ impl<W: Write> JsonlWriter<W> {
             delay_ms: ms(record.delay),
             text: &record.text,
             spans: record.spans.iter().map(span).collect(),
+            bound: record.bound.iter().map(bound).collect(),
             objects: record.objects.iter().map(named).collect(),
             problems: &record.problems,
         })
@@ -171,6 +182,15 @@ fn object(object: &ObjectResult) -> Object<'_> {
         iou: rounded(f64::from(object.iou), 1e4),
         box_px: object.bounds.map(|bounds| bounds.to_pixels(width, height).map(|v| v.round() as u32)),
         mask: CocoMask { size: [height, width], counts: object.mask.to_coco_string() },
+    }
+}
+
+fn bound(bound: &Binding) -> Bound {
+    let frames = bound.frames;
+    Bound {
+        object: bound.object.0,
+        frames: frames.map(|frame| frame.index),
+        pts: frames.map(|frame| frame.pts.map(seconds)),
     }
 }
 

@@ -205,6 +205,13 @@ fn a_conversation_goes_on_and_objects_are_shown() {
     rig.query("ask", "What is object 1 doing?", 0.0);
     let first = rig.play_until_final(1);
     assert_eq!((first.text.as_str(), first.spans[0].object.0), ("answer 0: object 1 stands still", 1));
+    let bound = first.bound[0];
+    assert_eq!(
+        (bound.object.0, bound.frames[1]),
+        (1, first.about.unwrap()),
+        "from its close-ups to the scene"
+    );
+    assert!(bound.frames[0].index <= bound.frames[1].index);
     rig.query("ask", "Why?", 0.0);
     rig.play_until_final(2);
     let seen = desk.server.seen();
