@@ -111,7 +111,7 @@ class Results:
             lines += [
                 f"Max abs difference of the low-resolution mask logits over {real_clip.FRAMES} frames of DAVIS "
                 f"`{self.args.sequence}` (every second one, stretched to the model's square), "
-                f"`sightline trace` beside the published predictor, same drawn checkpoint (seed {SEED}), of the "
+                f"`sightline trace` beside the published predictor, same drawn checkpoint (seed {self.args.seed}), of the "
                 "logits' standard deviation; in brackets the least intersection over union of any frame's mask. "
                 "Drawn weights say nothing of mask quality. Of `3 objects` the second joins at frame "
                 f"{real_clip.SECOND}, the third at frame {real_clip.THIRD}; ours run as batches. fp16 and int8 (the "

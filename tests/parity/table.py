@@ -57,6 +57,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=256, metavar="PX")
     parser.add_argument("--sequence", default="dog", help="a DAVIS sequence")
     parser.add_argument("--calibration", default="dog-agility", help="the DAVIS sequence int8 is calibrated on")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the drawn checkpoint")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5, help="of every timing")
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 4, 16])
@@ -292,7 +293,7 @@ def run(args, entry: Entry, made: results.Results) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder, case, checkpoint = (Path(scratch) / name for name in ("model", "case", "checkpoint.pt"))
         model = family.build(family.read_config(family.config_path(config), entry.size))
-        family.restore(model, weights.draw(family.official(model), SEED, CALM))
+        family.restore(model, weights.draw(family.official(model), args.seed, CALM))
         if args.only != "speed":
             parity = Parity(args, entry, family, model, clip)
             parity.settle()
