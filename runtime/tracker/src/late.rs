@@ -88,7 +88,7 @@ impl Tracker {
             return progress;
         };
         let (tick, fresh, exact) = (first.tick, first.is_fresh(), first.exact);
-        // What is shown a part of its own goes by itself.
+        // Where pictures are kept they are looked at again, around those who catch up.
         let again = !exact && eyes.is_some() && frames.picture(tick).is_some();
         let together = |late: &&mut CatchUp| (late.tick, late.is_fresh(), late.exact) == (tick, fresh, exact);
         let lanes = if fresh { 1 } else { graphs.lanes() };

@@ -2,6 +2,8 @@
 
 use sightline_core::{ColorMatrix, ColorRange, Picture, PixelFormat};
 
+use crate::draw::encoding;
+
 /// Where in a packed pixel R, G and B are, and its bytes.
 fn packed(format: PixelFormat) -> Option<([usize; 3], usize)> {
     Some(match format {
@@ -31,15 +33,9 @@ pub(crate) fn rgb_at(picture: &Picture<'_>, x: usize, y: usize) -> [u8; 3] {
 
 /// ITU-R BT.601, BT.709 and BT.2020, non-constant luminance.
 fn rgb_from_yuv(yuv: [u8; 3], matrix: ColorMatrix, range: ColorRange) -> [u8; 3] {
-    let (red, blue) = match matrix {
-        ColorMatrix::Bt601 => (0.299, 0.114),
-        ColorMatrix::Bt709 => (0.2126, 0.0722),
-        ColorMatrix::Bt2020 => (0.2627, 0.0593),
-    };
-    let (black, luma_span, chroma_span) = match range {
-        ColorRange::Limited => (16.0, 219.0, 224.0),
-        ColorRange::Full => (0.0, 255.0, 255.0),
-    };
+    let (shares, spans) = encoding(matrix, range);
+    let [red, blue] = shares.map(|share| share as f32);
+    let [black, luma_span, chroma_span] = spans.map(|span| span as f32);
     let [luma, u, v] = yuv.map(f32::from);
     let (luma, u, v) = ((luma - black) / luma_span, (u - 128.0) / chroma_span, (v - 128.0) / chroma_span);
     let (r, b) = (luma + 2.0 * (1.0 - red) * v, luma + 2.0 * (1.0 - blue) * u);

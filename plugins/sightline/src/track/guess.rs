@@ -12,6 +12,7 @@ use sightline_tracker::{At, ProposalOptions, Proposer, Session};
 
 use super::{
     builtin::{BuiltIn, Sight},
+    hub::COMMANDS,
     talk::{Heard, Question, What, record},
 };
 use crate::{
@@ -61,6 +62,9 @@ impl Guesser {
         };
         if let Err(error) = vocabulary::parse(phrase) {
             return Err((question, format!("{error}; for other words attach a language model (llm)")));
+        }
+        if self.waiting.len() >= COMMANDS {
+            return Err((question, format!("waiting questions: expected at most {COMMANDS}, got one more")));
         }
         self.waiting.push_back(question);
         Ok(())

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, SkipReason};
+use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, SkipReason};
 use sightline_tracker::{Applied, At, Pace, Session};
 
 use super::{
@@ -183,6 +183,9 @@ impl Worker {
                 }
                 for given_up in progress.given_up {
                     self.journeys.remove(&given_up.object);
+                    if !self.session.tracker().has(given_up.object) {
+                        self.talk.forget(given_up.object);
+                    }
                     self.hub.count_prompt(false);
                     let (id, reason) = (Some(given_up.object), given_up.error.to_string());
                     (self.notify)(Notice::Refused { id, at: None, reason });
@@ -220,11 +223,12 @@ impl Worker {
                     for (at, within) in boxes {
                         let known = object.filter(|id| self.session.tracker().has(*id));
                         let id = known.unwrap_or_else(|| self.new_id());
-                        self.talk.is_found(id, &record);
                         if let Some(object) = record.objects.get_mut(at) {
                             object.id = Some(id);
                         }
-                        self.prompt(id, At::Frame(frame.index), sightline_core::Prompt::Box(within));
+                        if self.prompt(id, At::Frame(frame.index), Prompt::Box(within)) {
+                            self.talk.is_found(id, &record);
+                        }
                     }
                     (self.notify)(Notice::Query(record));
                 }
@@ -285,12 +289,15 @@ impl Worker {
 
     fn apply(&mut self, request: Request, at: At) {
         match request.draft.resolve(self.size_px.unwrap_or_default()) {
-            Ok(prompt) => self.prompt(request.id, at, prompt),
+            Ok(prompt) => {
+                self.prompt(request.id, at, prompt);
+            }
             Err(error) => self.refuse(request.id, request.at, error.to_string()),
         }
     }
 
-    fn prompt(&mut self, id: ObjectId, at: At, prompt: sightline_core::Prompt) {
+    /// Gives a prompt; whether it was taken.
+    fn prompt(&mut self, id: ObjectId, at: At, prompt: Prompt) -> bool {
         let at = if self.options.naive { At::Next } else { at };
         let applied = match at {
             At::Next => self.session.prompt(id, at, prompt),
@@ -299,7 +306,8 @@ impl Worker {
         let (frame, degraded) = match applied {
             Err(error) => {
                 let at = if let At::RunningTime(at) = at { Some(at) } else { None };
-                return self.refuse(id, at, error.to_string());
+                self.refuse(id, at, error.to_string());
+                return false;
             }
             Ok(Applied::CatchingUp { from, degraded }) => {
                 let journey = Journey { from, degraded, began: Instant::now(), looked_at: 0 };
@@ -311,6 +319,7 @@ impl Worker {
         };
         self.hub.count_prompt(true);
         (self.notify)(Notice::Applied { id, frame, degraded });
+        true
     }
 
     fn refuse(&self, id: ObjectId, at: Option<Duration>, reason: String) {

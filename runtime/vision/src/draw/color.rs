@@ -30,15 +30,7 @@ impl Color {
 
     /// Y, U, V as a picture with this colour encoding stores them (ITU-T H.273).
     pub fn to_yuv(self, matrix: ColorMatrix, range: ColorRange) -> [u8; 3] {
-        let (kr, kb) = match matrix {
-            ColorMatrix::Bt601 => (0.299, 0.114),
-            ColorMatrix::Bt709 => (0.2126, 0.0722),
-            ColorMatrix::Bt2020 => (0.2627, 0.0593),
-        };
-        let (black, luma_span, chroma_span) = match range {
-            ColorRange::Limited => (16.0, 219.0, 224.0),
-            ColorRange::Full => (0.0, 255.0, 255.0),
-        };
+        let ([kr, kb], [black, luma_span, chroma_span]) = encoding(matrix, range);
         let [r, g, b] = [self.r, self.g, self.b].map(|channel| f64::from(channel) / 255.0);
         let y = kr * r + (1.0 - kr - kb) * g + kb * b;
         let u = (b - y) / (2.0 * (1.0 - kb));
@@ -72,4 +64,18 @@ pub fn palette(id: u32) -> Color {
         _ => channel / 2,
     };
     Color::new(shade(r), shade(g), shade(b))
+}
+
+/// Red's and blue's share of luma; the luma of black, and the spans of luma and chroma (ITU-T H.273).
+pub(crate) fn encoding(matrix: ColorMatrix, range: ColorRange) -> ([f64; 2], [f64; 3]) {
+    let shares = match matrix {
+        ColorMatrix::Bt601 => [0.299, 0.114],
+        ColorMatrix::Bt709 => [0.2126, 0.0722],
+        ColorMatrix::Bt2020 => [0.2627, 0.0593],
+    };
+    let spans = match range {
+        ColorRange::Limited => [16.0, 219.0, 224.0],
+        ColorRange::Full => [0.0, 255.0, 255.0],
+    };
+    (shares, spans)
 }

@@ -14,6 +14,7 @@ mod surface;
 use sightline_core::{NormBox, Rle};
 
 use bits::Bits;
+pub(crate) use color::encoding;
 pub use color::{Color, palette};
 use font::{GLYPH_HEIGHT_PX, GLYPH_WIDTH_PX, glyph};
 pub use marks::set_of_mark;
