@@ -17,12 +17,14 @@ pub(crate) struct Look<'a> {
     pub(crate) view: NormBox,
 }
 
-/// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers.
+/// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers, and if `remember` makes a
+/// memory of it.
 pub(crate) fn track(
     graphs: &mut Graphs,
     look: Look<'_>,
     objects: &mut [&mut Object],
     tick: u64,
+    remember: bool,
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
     for (lane, object) in objects.iter_mut().enumerate() {
@@ -31,7 +33,7 @@ pub(crate) fn track(
     graphs.attend(features, objects.iter().map(|object| &object.window))?;
     graphs.decode_track(features, objects.len())?;
     let gate = graphs.spec.memory.min_object_score;
-    let worth = |score: f32| gate.is_none_or(|least| score > least);
+    let worth = |score: f32| remember && gate.is_none_or(|least| score > least);
     if (0..objects.len()).any(|lane| worth(graphs.decoded(lane).score)) {
         graphs.encode_memory(features, objects.len(), false)?;
     }
