@@ -4,6 +4,7 @@
 //! ([`Preprocessor`], [`MaskUpscaler`], [`ComponentFilter`], [`draw::Painter`]); the rest are functions.
 #![forbid(unsafe_code)]
 
+mod coast;
 mod colour;
 mod components;
 pub mod davis;
@@ -16,6 +17,7 @@ mod rgb;
 mod sample;
 mod upscale;
 
+pub use coast::{Course, forecast};
 pub use colour::dominant_colour;
 pub use components::ComponentFilter;
 pub use motion::{Motion, OwnMotion};
