@@ -1,17 +1,22 @@
 //! `sightlinetrack`: prompts in, masks out, one thread beside the stream.
 
+mod admission;
 pub mod builtin;
+mod coast;
 mod draft;
 mod events;
+mod gap;
 mod guess;
 mod hub;
 mod imp;
+mod ladder;
 mod mailbox;
 mod mask_file;
 mod notice;
 mod priority;
 mod prompts;
 mod questions;
+mod relay;
 mod session;
 mod settings;
 mod talk;
