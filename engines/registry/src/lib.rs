@@ -13,6 +13,7 @@ mod files;
 mod load;
 pub mod manifest;
 mod provider;
+mod shared;
 
 use sightline_engine_api::EngineError;
 #[cfg(not(feature = "ort"))]
@@ -21,6 +22,7 @@ use sightline_engine_api::Kind;
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
 pub use load::{LoadOptions, load};
 pub use provider::Provider;
+pub use shared::{Turn, shared};
 
 /// Finds the ONNX Runtime library where the registry itself would: for `doctor`.
 ///

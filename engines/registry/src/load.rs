@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// How a model is loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// What runs the graphs. Anything but [`Provider::Auto`] is taken at its word: an error if it is not there.
     pub provider: Provider,
