@@ -5,14 +5,16 @@ use sightline_engine_api::{Engine, EngineError, GraphName, GraphSpec, Kind, Mode
 use crate::{
     Provider,
     files::{self, ModelSource},
+    tune::tuned_source,
 };
 
 /// How a model is loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// What runs the graphs. Anything but [`Provider::Auto`] is taken at its word: an error if it is not there.
     pub provider: Provider,
-    /// Threads that share one operator's work; `None`: as many as this process may use.
+    /// Threads that share one operator's work; `None`: what was measured to be best for the model on this machine
+    /// ([`tuned`](crate::tuned)), else as many as this process may use.
     pub threads: Option<NonZeroUsize>,
     /// Whether idle worker threads burn their core for a while (see `engines/ort/README.md`).
     pub spinning: bool,
@@ -21,8 +23,18 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// The same with a number of threads.
+    fn settled(&self, source: &ModelSource) -> Self {
+        let threads = self
+            .threads
+            .or_else(|| tuned_source(source).map(|tuned| tuned.threads))
+            .or_else(|| thread::available_parallelism().ok());
+        Self { threads: Some(threads.unwrap_or(NonZeroUsize::MIN)), ..self.clone() }
+    }
+
+    #[cfg(feature = "ort")]
     fn threads(&self) -> NonZeroUsize {
-        self.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+        self.threads.unwrap_or(NonZeroUsize::MIN)
     }
 }
 
@@ -37,6 +49,7 @@ impl LoadOptions {
 /// a graph that is not as declared, `Kind::Unavailable` for a backend, provider or library that is not there.
 pub fn load(name_or_dir: &str, options: &LoadOptions) -> Result<Model, EngineError> {
     let source = files::find(name_or_dir, &files::shelves())?;
+    let options = &options.settled(&source);
     let model = match source {
         ModelSource::Fake => fake(options)?,
         source => from_source(&source, options)?,
@@ -45,7 +58,7 @@ pub fn load(name_or_dir: &str, options: &LoadOptions) -> Result<Model, EngineErr
         model = model.spec.name,
         family = model.spec.family,
         provider = model.image_encoder.provider(),
-        threads = options.threads(),
+        threads = options.threads,
         "model loaded"
     );
     Ok(model)

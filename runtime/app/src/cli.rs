@@ -345,6 +345,24 @@ pub(crate) struct DoctorArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Measure how many threads, and encoding a frame ahead or not, keep a model's masks freshest here, and remember it
+    #[arg(long)]
+    pub(crate) tune: bool,
+
+    #[command(flatten)]
+    pub(crate) tuning: TuneFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneFlags {
+    /// With --tune: an installed model's name, or a folder with a model.toml
+    #[arg(long, short, value_name = "NAME|DIR", default_value = "nano", requires = "tune")]
+    pub(crate) model: String,
+
+    /// With --tune: how long to measure, about; slow models take longer
+    #[arg(long, value_name = "S", default_value = "25", value_parser = seconds, requires = "tune")]
+    pub(crate) seconds: f64,
 }
 
 impl Cli {
