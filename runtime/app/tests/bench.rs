@@ -95,3 +95,37 @@ fn what_cannot_be_is_refused() {
         failed_with(&streaming(folder.path(), &json, rest), part);
     }
 }
+
+#[test]
+fn latency_is_split_and_every_frame_of_every_feed_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("latency.json");
+    let run = |rest: &[&str]| {
+        let json = json.to_str().unwrap();
+        let common = ["bench", "latency", "--input", "test", "--model", "fake", "--json", json];
+        sightline(&[&common, rest].concat())
+    };
+    let output = run(&["--objects", "2", "--feeds", "2", "--seconds", "1", "--warmup", "0.3", "--fps", "20"]);
+    succeeded(&output);
+    let report = read(&json);
+    assert_eq!(report["accounted"], true, "{report}");
+    let frames: u64 = report["frames_in"].as_u64().unwrap();
+    assert!((38..=42).contains(&frames), "two feeds for a second: {frames}");
+    let told: u64 = report["outcomes"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(told, frames);
+    let number =
+        |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}"));
+    assert_eq!(number("/frame_to_mask_ms/samples"), report["processed"].as_f64().unwrap());
+    assert!(number("/frame_to_mask_ms/p50") <= number("/frame_to_mask_ms/p99"));
+    assert!(number("/stages_ms/preprocess/p50") < number("/frame_to_mask_ms/max"));
+    let parts: f64 = ["queue", "preprocess", "postprocess", "rest"]
+        .map(|of| number(&format!("/overhead/{of}")))
+        .iter()
+        .sum();
+    assert!((parts - number("/overhead/of_sum")).abs() < 3e-3, "{report}");
+    assert!(number("/peak_memory_mib") > number("/clip_mib"));
+    assert!(report["frame_to_mask_ms"].get("p999").is_none(), "too few samples for it");
+    assert!(stdout(&output).contains("overhead:"));
+    failed_with(&run(&["--objects", "3", "--box", "0,0,9,9"]), "--box: expected one for each of 3 objects");
+    failed_with(&run(&["--set", "threads=x"]), "--set threads: expected a guint");
+}

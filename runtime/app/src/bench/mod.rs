@@ -1,7 +1,10 @@
 //! `sightline bench`: how right the picture is now, and where the time goes.
 
+mod clip;
+mod feeds;
 mod figures;
 mod latency;
+mod process;
 mod score;
 mod simulated;
 mod streaming;
