@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    path::Path,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -65,7 +64,7 @@ struct Interval {
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     bench: &'static str,
-    model: &'a str,
+    model: String,
     /// The file's name.
     input: String,
     picture: String,
@@ -207,10 +206,8 @@ fn report<'a>(
     let most = processed().max().unwrap_or(0).max(1);
     Report {
         bench: "latency",
-        model: &args.model,
-        input: Path::new(&args.input)
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        model: super::base_name(&args.model),
+        input: super::base_name(&args.input),
         picture: format!("{}x{} {}", clip.width_px, clip.height_px, clip.format),
         pictures: clip.buffers.len(),
         objects,

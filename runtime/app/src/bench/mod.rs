@@ -75,6 +75,13 @@ fn in_range(value: &gst::glib::Value, spec: &gst::glib::ParamSpec) -> bool {
     true
 }
 
+/// For the report: a file or folder without the way to it.
+fn base_name(path: &str) -> String {
+    Path::new(path)
+        .file_name()
+        .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// For the report: what was set.
 fn as_map(given: &[(String, String)]) -> BTreeMap<&str, &str> {
     given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()

@@ -105,7 +105,7 @@ struct Mean {
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     bench: &'static str,
-    model: &'a str,
+    model: String,
     prompt: String,
     fps: f64,
     clock: String,
@@ -164,7 +164,7 @@ fn report(args: &StreamingArgs, sequences: Vec<Streamed>) -> Report<'_> {
     }
     Report {
         bench: "streaming",
-        model: &args.model,
+        model: super::base_name(&args.model),
         prompt: format!("{:?}", args.prompt).to_lowercase(),
         fps: args.fps,
         clock: format!("{:?}", args.clock).to_lowercase(),
