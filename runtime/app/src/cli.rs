@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod bench;
 mod models;
 mod query;
 
@@ -10,6 +11,7 @@ use clap::{
     builder::TypedValueParser as _,
 };
 
+pub(crate) use self::bench::{Bench, BenchArgs, Clock, LatencyArgs, StreamingArgs};
 pub(crate) use self::models::{
     ExportArgs, ExportFlags, LayoutArg, ListArgs, ModelsArgs, ModelsCommand, PullArgs, VerifyArgs,
     VerifyFlags,
@@ -42,6 +44,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Measure a model against annotated video
     Eval(EvalArgs),
+    /// Measure accuracy and latency at a camera's pace
+    Bench(BenchArgs),
     /// Write a model's raw outputs on a folder of frames into one .npz file
     Trace(TraceArgs),
     /// List, download, export, verify and remove models
@@ -250,32 +254,9 @@ pub(crate) struct DavisArgs {
     #[arg(long, short, value_name = "NAME|DIR", default_value = "nano")]
     pub(crate) model: String,
 
-    /// What is taken from the first frame's annotation to prompt with, or words
+    /// What is taken from the first frame's annotation to prompt with
     #[arg(long, default_value = "mask")]
     pub(crate) prompt: PromptKind,
-
-    /// With --prompt text: a JSON file, {"sequence": ["words for its first object", ..]}
-    #[arg(long, value_name = "FILE", requires = "streaming")]
-    pub(crate) expressions: Option<PathBuf>,
-
-    /// Play at a camera's pace and score at every instant the newest mask
-    #[arg(long)]
-    pub(crate) streaming: bool,
-
-    /// With --streaming: pictures a second
-    #[arg(long, value_name = "N", default_value_t = 24.0, value_parser = fps)]
-    pub(crate) fps: f64,
-
-    /// With --streaming: play forward and back so many times
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
-    pub(crate) pingpong: usize,
-
-    #[command(flatten)]
-    pub(crate) llm: LlmFlags,
-
-    /// With --streaming: a settings file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) clean_up: CleanUpFlags,
@@ -297,7 +278,7 @@ pub(crate) enum PromptKind {
     Box,
     /// The pixel deepest inside it
     Point,
-    /// Words, with --streaming and --expressions
+    /// Words, with --expressions; of `bench streaming` only
     Text,
 }
 

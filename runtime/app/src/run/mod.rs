@@ -16,9 +16,9 @@ use anyhow::{Context as _, Result, bail};
 use gst::prelude::*;
 use sightline_config::{Layer, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
 
+pub(crate) use self::input::Input;
 use self::{
     contact_sheet::ContactSheet,
-    input::Input,
     jsonl::JsonlWriter,
     pipeline::{Corridor, Plan},
     prompts::Given,
