@@ -67,6 +67,7 @@ pub(super) fn build(
     let chain = [convert.clone(), turn, queue, sink.clone().upcast()];
     pipeline.add_many(&chain)?;
     gst::Element::link_many(&chain).context("cannot link the input's converters")?;
+    set_up_inner(&pipeline);
     let finite = Arc::new(AtomicBool::new(matches!(input, Input::File(_))));
     match input {
         Input::Test => {
@@ -104,7 +105,6 @@ pub(super) fn build(
             link_first_video(&decode, &convert);
         }
     }
-    tolerate_damage(&pipeline);
     Ok(Source { pipeline, finite })
 }
 
@@ -232,14 +232,16 @@ fn set_up(source: &gst::Element, options: &SourceOptions, transport: Transport) 
     }
 }
 
-/// Decoders report damage as errors after a while; a camera's next key frame mends it.
-fn tolerate_damage(pipeline: &gst::Pipeline) {
+/// What elements need to be told that others put in.
+fn set_up_inner(pipeline: &gst::Pipeline) {
     pipeline.connect_deep_element_added(|_, _, element| {
-        if element
-            .find_property("max-errors")
-            .is_some_and(|property| property.value_type() == i32::static_type())
-        {
+        // Decoders report damage as an error after a while; a camera's next key frame mends it.
+        if element.find_property("max-errors").is_some_and(|found| found.value_type() == i32::static_type()) {
             element.set_property("max-errors", -1_i32);
+        }
+        // Of an MJPEG camera. It would else wait for other streams until two seconds or two megabytes have come.
+        if element.factory().is_some_and(|factory| factory.name() == "multipartdemux") {
+            element.set_property("single-stream", true);
         }
     });
 }

@@ -66,7 +66,11 @@ impl Camera {
                 SourceEvent::Lost { cause, detail } => {
                     let changed = self.detail != detail;
                     self.detail.clone_from(&detail);
-                    self.away_since.get_or_insert_with(Instant::now);
+                    // The gap began with the last frame, not with the finding that there is none.
+                    let silent = self.source.counts().since_last_frame.unwrap_or_default();
+                    self.away_since.get_or_insert_with(|| {
+                        Instant::now().checked_sub(silent).unwrap_or_else(Instant::now)
+                    });
                     if !std::mem::replace(&mut self.said, true) {
                         return Some(News::Lost { cause, detail });
                     }
