@@ -106,27 +106,22 @@ fn carry_on(hub: &Hub, coaster: &mut Coaster, stamp: FrameStamp, copy: &FrameCop
     if from.frame.index >= stamp.index {
         return;
     }
-    let objects: Vec<ObjectResult> = from
-        .objects
-        .iter()
-        .map(|object| {
-            let carried = (object.state == TrackState::Tracking)
-                .then(|| coaster.carry(&object.mask, from.frame.index, stamp.index))
-                .flatten();
-            match carried {
-                Some(carried) => {
-                    let state = TrackState::Coasted;
-                    ObjectResult {
-                        state,
-                        bounds: carried.bounds,
-                        mask: Arc::new(carried.mask),
-                        ..object.clone()
-                    }
-                }
-                None => object.clone(),
+    let mut followed = false;
+    let mut carry = |object: &ObjectResult| {
+        let mut object = object.clone();
+        if object.state == TrackState::Tracking {
+            object.state = TrackState::Coasted;
+            if let Some(carried) = coaster.carry(&object.mask, from.frame.index, stamp.index) {
+                followed = true;
+                (object.bounds, object.mask) = (carried.bounds, Arc::new(carried.mask));
             }
-        })
-        .collect();
+        }
+        object
+    };
+    let objects: Vec<ObjectResult> = from.objects.iter().map(&mut carry).collect();
+    if !followed {
+        return;
+    }
     let outcome =
         if objects.iter().any(|object| object.bounds.is_some()) { Outcome::Masks } else { Outcome::NoObject };
     let result = FrameResult {

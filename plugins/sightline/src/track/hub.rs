@@ -119,6 +119,8 @@ struct Inner {
     spare: Vec<FrameCopy>,
     /// In flight, waiting, and being filled.
     slots: usize,
+    /// The encoder takes frames out of the mailbox.
+    ahead: bool,
     admission: Admission,
     ladder: Ladder,
     /// Of the buffer that passed last.
@@ -152,12 +154,15 @@ pub(crate) struct Hub {
     inner: Mutex<Inner>,
     to_worker: Condvar,
     to_stream: Condvar,
+    to_encoder: Condvar,
 }
 
 impl Inner {
-    fn new(flights: usize, max_fps: Option<f64>, ladder: Ladder) -> Self {
+    fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
+        let flights = if ahead { 2 } else { 1 };
         let slots = flights + 2;
         Self {
+            ahead,
             mailbox: Mailbox::new(flights),
             arrivals: Vec::with_capacity(slots),
             commands: VecDeque::with_capacity(COMMANDS),
@@ -226,12 +231,13 @@ impl Inner {
 }
 
 impl Hub {
-    /// For so many frames in flight, of which at most `max_fps` enter.
-    pub(crate) fn new(flights: usize, max_fps: Option<f64>, ladder: Ladder) -> Self {
+    /// `ahead`: the image encoder runs a frame ahead of the tracker. At most `max_fps` frames a second enter.
+    pub(crate) fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
         Self {
-            inner: Mutex::new(Inner::new(flights, max_fps, ladder)),
+            inner: Mutex::new(Inner::new(ahead, max_fps, ladder)),
             to_worker: Condvar::new(),
             to_stream: Condvar::new(),
+            to_encoder: Condvar::new(),
         }
     }
 
@@ -291,6 +297,7 @@ impl Hub {
         inner.arrivals.push((stamp.index, arrival));
         drop(inner);
         self.to_worker.notify_one();
+        self.to_encoder.notify_one();
         Offered::Waits(replaced)
     }
 
@@ -393,6 +400,7 @@ impl Hub {
         drop(inner);
         self.to_worker.notify_one();
         self.to_stream.notify_all();
+        self.to_encoder.notify_one();
         records
     }
 
@@ -423,6 +431,7 @@ impl Hub {
         drop(inner);
         self.to_worker.notify_all();
         self.to_stream.notify_all();
+        self.to_encoder.notify_all();
         records
     }
 
@@ -434,9 +443,31 @@ impl Hub {
         (counts, four(&inner.latency), four(&inner.cost))
     }
 
+    // The encoder, where it runs ahead of the tracker.
+
+    /// Waits for a frame, and then until `begin_at`, to take the one that is the newest by then; `None` once closed.
+    pub(crate) fn next_to_encode(&self, begin_at: impl Fn() -> Option<Instant>) -> Option<(FrameStamp, Job)> {
+        let mut inner = self.lock();
+        loop {
+            if inner.closed || inner.dead {
+                return None;
+            }
+            let wait = if inner.mailbox.has_work() {
+                let early = begin_at().map(|at| at.saturating_duration_since(Instant::now()));
+                match early.filter(|early| !early.is_zero()) {
+                    Some(early) => early,
+                    None => return inner.mailbox.take(),
+                }
+            } else {
+                Duration::from_secs(3600)
+            };
+            (inner, _) = self.to_encoder.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     // The worker.
 
-    /// Waits at most so long for work; `None` once closed.
+    /// Waits at most so long for work; `None` once closed. Where the encoder runs ahead frames come by its belt.
     pub(crate) fn next(&self, limit: Duration) -> Option<Work> {
         let nothing = |inner: &mut Inner| {
             !inner.closed
@@ -444,7 +475,7 @@ impl Hub {
                 && !inner.woken
                 && inner.commands.is_empty()
                 && inner.camera.is_empty()
-                && !inner.mailbox.has_work()
+                && (inner.ahead || !inner.mailbox.has_work())
         };
         let (mut inner, _) = self
             .to_worker
@@ -458,7 +489,7 @@ impl Hub {
             flushed: std::mem::take(&mut inner.flushed),
             camera: std::mem::take(&mut inner.camera),
             commands: std::mem::take(&mut inner.commands),
-            frame: inner.mailbox.take(),
+            frame: if inner.ahead { None } else { inner.mailbox.take() },
         })
     }
 
@@ -516,6 +547,8 @@ impl Hub {
     pub(crate) fn reported(&self) {
         self.lock().reporting = false;
         self.to_stream.notify_all();
+        // A frame more may fly.
+        self.to_encoder.notify_one();
     }
 
     /// Replaces the newest masks, if they still are those of frame `index`.
@@ -558,6 +591,7 @@ impl Hub {
         let records = inner.cancel(reason);
         drop(inner);
         self.to_stream.notify_all();
+        self.to_encoder.notify_all();
         records
     }
 

@@ -14,12 +14,13 @@ use gst::{glib, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 
 use super::{
-    CAT, coast, events,
+    CAT,
+    ahead::{self, Belt},
+    coast, events,
     hub::{COMMANDS, Camera, Command, Hub, Job, Offered},
     notice::{self, Notice, Notify},
     priority, prompts, questions,
-    relay::Relay,
-    session,
+    session::{self, Opened},
     settings::{self, Late, Mode, Settings},
     talk::{Question, Talk},
     worker,
@@ -36,6 +37,8 @@ pub(super) struct State {
     join: Option<JoinHandle<()>>,
     /// Where masks may be carried on by motion.
     coast: Option<(Arc<coast::Desk>, JoinHandle<()>)>,
+    /// The image encoder's thread, where it runs ahead.
+    ahead: Option<JoinHandle<()>>,
     layout: Option<Arc<Layout>>,
     mode: Mode,
     /// Commands given before the start; as many as the corridor's queue takes.
@@ -97,13 +100,14 @@ impl SightlineTrack {
         room
     }
 
-    fn open(&self, settings: &Settings) -> Result<Relay, String> {
+    fn open(&self, settings: &Settings) -> Result<Opened, String> {
         #[cfg(test)]
         {
             let mut state = self.state();
             let small = state.next_small.take();
             if let Some(session) = state.next_session.take() {
-                return Ok(Relay::new(session, small));
+                let relay = super::relay::Relay::new(session, small);
+                return Ok(Opened { relay, turn: None, ahead: settings.encode_ahead == settings::Ahead::On });
             }
         }
         session::open(settings)
@@ -266,7 +270,7 @@ impl BaseTransformImpl for SightlineTrack {
         let opened = std::thread::scope(|scope| scope.spawn(open).join());
         let opened =
             opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
-        let relay = opened.map_err(|reason| {
+        let Opened { mut relay, turn, ahead } = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -277,7 +281,8 @@ impl BaseTransformImpl for SightlineTrack {
 
         let max_fps = (settings.max_fps > 0.0).then_some(settings.max_fps);
         let coasts = ladder.coasts();
-        let hub = Arc::new(Hub::new(1, max_fps, ladder));
+        let encoder = if live && ahead { relay.split() } else { None };
+        let hub = Arc::new(Hub::new(encoder.is_some(), max_fps, ladder));
         let waker = Arc::clone(&hub);
         let talk = Talk::new(llm, move || waker.wake())
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
@@ -294,6 +299,8 @@ impl BaseTransformImpl for SightlineTrack {
             share: settings.catch_up_share,
             naive: settings.late == Late::Naive,
             forecast: live && settings.forecast,
+            // A ladder's patience, or what is fresh at 10 frames a second.
+            due: Duration::from_millis(if settings.max_age > 0 { settings.max_age.into() } else { 100 }),
             lost_after: Duration::from_millis(settings.lost_after.into()),
             last_id: Arc::clone(&state.last_id),
         };
@@ -317,7 +324,12 @@ impl BaseTransformImpl for SightlineTrack {
             let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
             state.coast = Some((desk, join));
         }
-        let join = worker::spawn(Arc::clone(&hub), relay, talk, notify, options).map_err(no_thread)?;
+        let belt = encoder.is_some().then(Arc::<Belt>::default);
+        if let Some((encoder, belt)) = encoder.zip(belt.clone()) {
+            state.ahead = Some(ahead::spawn(Arc::clone(&hub), belt, encoder).map_err(no_thread)?);
+        }
+        let join =
+            worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn).map_err(no_thread)?;
         (state.hub, state.join) = (Some(hub), Some(join));
         (state.mode, state.layout) = (settings.mode, None);
         drop(state);
@@ -327,11 +339,11 @@ impl BaseTransformImpl for SightlineTrack {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let (hub, join, coast) = {
+        let (hub, join, coast, ahead) = {
             let mut state = self.state();
             state.last_id = Arc::default();
             state.last_query = 0;
-            (state.hub.clone(), state.join.take(), state.coast.take())
+            (state.hub.clone(), state.join.take(), state.coast.take(), state.ahead.take())
         };
         if let Some((desk, join)) = coast {
             desk.close();
@@ -341,6 +353,11 @@ impl BaseTransformImpl for SightlineTrack {
         }
         if let Some(hub) = hub {
             self.tell_frames(hub.close());
+        }
+        if let Some(ahead) = ahead
+            && ahead.join().is_err()
+        {
+            gst::error!(CAT, imp = self, "the thread that encodes ahead panicked");
         }
         if let Some(join) = join
             && join.join().is_err()

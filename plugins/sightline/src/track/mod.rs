@@ -1,6 +1,7 @@
 //! `sightlinetrack`: prompts in, masks out, one thread beside the stream.
 
 mod admission;
+mod ahead;
 pub mod builtin;
 mod coast;
 mod draft;

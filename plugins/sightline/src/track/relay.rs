@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Picture, Prompt, Rle, TrackState};
-use sightline_tracker::{At, Session, TrackerError};
+use sightline_tracker::{At, Encoder, Session, TrackerError};
 
 /// Two sessions, of which one looks. Objects are handed over by their masks.
 pub(crate) struct Relay {
@@ -33,6 +33,12 @@ impl Relay {
             Some(small) if self.small_looks => small,
             _ => &self.main,
         }
+    }
+
+    /// The image encoder, to run ahead on another thread. Not where another model may take over: what that sees is
+    /// another matter.
+    pub(crate) fn split(&mut self) -> Option<Encoder> {
+        if self.small.is_some() { None } else { self.main.split() }
     }
 
     /// As [`Session::process`].

@@ -39,6 +39,23 @@ pub enum Late {
     Naive = 1,
 }
 
+/// Whether the image encoder runs a frame ahead of the tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSightlineTrackAhead")]
+#[repr(u32)]
+pub enum Ahead {
+    /// Where `sightline doctor --tune` found it to be better.
+    #[default]
+    #[enum_value(name = "Auto: where it was measured to be better", nick = "auto")]
+    Auto = 0,
+    /// Always, in live mode.
+    #[enum_value(name = "On: on a thread of its own", nick = "on")]
+    On = 1,
+    /// Never.
+    #[enum_value(name = "Off: one after the other", nick = "off")]
+    Off = 2,
+}
+
 /// The values of the properties that are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -67,6 +84,7 @@ pub(crate) struct Settings {
     /// 0 for any number.
     pub(crate) max_fps: f64,
     pub(crate) engines: String,
+    pub(crate) encode_ahead: Ahead,
     pub(crate) forecast: bool,
     /// ms.
     pub(crate) lost_after: u32,
@@ -98,6 +116,7 @@ impl Default for Settings {
             smaller_model: String::new(),
             max_fps: 0.0,
             engines: String::new(),
+            encode_ahead: Ahead::default(),
             forecast: true,
             lost_after: 2000,
             messages: true,
@@ -150,6 +169,7 @@ impl Settings {
             "smaller-model" => self.smaller_model = text(value),
             "max-fps" => self.max_fps = value.get().unwrap_or_default(),
             "engines" => self.engines = text(value),
+            "encode-ahead" => self.encode_ahead = value.get().unwrap_or_default(),
             "forecast" => self.forecast = value.get().unwrap_or_default(),
             "lost-after" => self.lost_after = number(value),
             "messages" => self.messages = value.get().unwrap_or_default(),
@@ -181,6 +201,7 @@ impl Settings {
             "smaller-model" => self.smaller_model.to_value(),
             "max-fps" => self.max_fps.to_value(),
             "engines" => self.engines.to_value(),
+            "encode-ahead" => self.encode_ahead.to_value(),
             "forecast" => self.forecast.to_value(),
             "lost-after" => self.lost_after.to_value(),
             "messages" => self.messages.to_value(),
@@ -375,6 +396,15 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                      frame with the earliest deadline; empty: engines of its own",
                 )
                 .default_value(Some(""))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("encode-ahead", defaults.encode_ahead)
+                .nick("Encode ahead")
+                .blurb(
+                    "Whether the image encoder of one frame runs while the one before is tracked, in live mode: more \
+                     frames a second, each of them older. Not with a model that is shown parts of the picture, nor \
+                     with a smaller-model",
+                )
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("forecast")

@@ -9,12 +9,14 @@ use std::{
 };
 
 use sightline_core::{
-    Degrade, FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, Rle, SkipReason, TrackState,
+    Degrade, FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, Rle, SkipReason, StageTimes, TrackState,
 };
-use sightline_tracker::{Applied, At, Pace};
+use sightline_engine_registry::Turn;
+use sightline_tracker::{Applied, At, Encoded, Pace, TrackerError};
 use sightline_vision::Course;
 
 use super::{
+    ahead::{Belt, Ready},
     draft::Request,
     gap::Gap,
     hub::{COMMANDS, Camera, Command, Hub, Job, Work},
@@ -38,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) naive: bool,
     /// Masks ride on later buffers where their objects are expected by then.
     pub(crate) forecast: bool,
+    /// A frame's masks are wanted so soon after it came.
+    pub(crate) due: Duration,
     /// Objects count as coasted for so long after the camera went silent.
     pub(crate) lost_after: Duration,
     /// The last object id given out.
@@ -76,6 +80,10 @@ struct Worker {
     talk: Talk,
     notify: Notify,
     options: Options,
+    /// Where frames come from that were encoded ahead.
+    belt: Option<Arc<Belt>>,
+    /// Our hand on engines that are shared.
+    turn: Option<Turn>,
     /// Prompts that wait for their frame, or for the first one; at most [`COMMANDS`].
     held: Vec<Request>,
     journeys: BTreeMap<ObjectId, Journey>,
@@ -98,6 +106,8 @@ pub(crate) fn spawn(
     talk: Talk,
     notify: Notify,
     options: Options,
+    belt: Option<Arc<Belt>>,
+    turn: Option<Turn>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-track".into()).spawn(move || {
         if !options.strict {
@@ -109,6 +119,8 @@ pub(crate) fn spawn(
             talk,
             notify: Arc::clone(&notify),
             options,
+            belt,
+            turn,
             held: Vec::new(),
             journeys: BTreeMap::new(),
             shares: None,
@@ -147,14 +159,19 @@ impl Worker {
         self.talk.pause(drops);
         commands.into_iter().for_each(|command| self.carry_out(command));
         self.hear();
-        let idle = frame.is_none();
+        let idle = frame.is_none() && self.belt.as_ref().is_none_or(|belt| !belt.has_work());
         if self.options.strict {
             while self.is_behind() {
                 self.work_beside();
             }
         }
         if let Some((stamp, job)) = frame {
-            self.look_at(stamp, job);
+            self.look_at(stamp, job, None);
+        } else if let Some(belt) = self.belt.clone()
+            && let Some((stamp, job, ready)) = belt.take()
+        {
+            let encoded = self.look_at(stamp, job, Some(ready));
+            belt.give_back(encoded);
         }
         // Time to spare goes to late prompts; where there is none they get their share.
         if self.is_behind() && (idle || self.owes()) {
@@ -231,6 +248,8 @@ impl Worker {
     /// A unit of it.
     fn work_beside(&mut self) {
         let begun = Instant::now();
+        // Live frames of any feed come first.
+        self.due(begun + self.options.within);
         if self.talk.has_work() {
             self.talk.step(self.relay.session());
             self.hear();
@@ -420,7 +439,8 @@ impl Worker {
         due.into_iter().for_each(|request| self.apply(request, At::Next));
     }
 
-    fn look_at(&mut self, stamp: FrameStamp, job: Job) {
+    /// Looks at a frame; gives back the buffers it was encoded into.
+    fn look_at(&mut self, stamp: FrameStamp, job: Job, ready: Option<Ready>) -> Option<Encoded> {
         let Job { arrival, copy } = job;
         let (queue, begun) = (arrival.elapsed(), Instant::now());
         self.size_px = Some(copy.size_px());
@@ -428,23 +448,38 @@ impl Worker {
         self.talk.frame_comes();
         if self.relay.looking().tracker().is_idle() && !self.talk.wants_frames() {
             let record = self.hub.skip(stamp, copy, SkipReason::NoPrompt);
-            return self.tell(record);
+            self.tell(record);
+            return ready.and_then(Result::ok);
+        }
+        self.due(arrival + self.options.due);
+        if let Some(turn) = &self.turn {
+            // What was waited for beside the frames.
+            turn.waited();
         }
         // Where pictures are kept a late object is shown what it needs of them later.
         let all = self.talk.wants_all() && !self.relay.looking().tracker().sees_again();
         self.relay.session().show_all(all);
         let given = self.hub.given();
         self.remember(given.up(Degrade::SkipMemory));
-        let result = match copy.picture() {
-            Ok(picture) => {
-                let processed = self.relay.process(stamp, &picture);
-                processed.map_err(|error| (error.to_string(), error.is_transient()))
+        let mut encoded = None;
+        let failed = |error: TrackerError| (error.to_string(), error.is_transient());
+        let result = match (ready, copy.picture()) {
+            (Some(Ok(ready)), _) => {
+                let ready = encoded.insert(ready);
+                self.relay.session().process_encoded(stamp, copy.size_px(), ready).map_err(failed)
             }
-            Err(error) => Err((error.to_string(), true)),
+            (Some(Err(reason)), _) => Err(reason),
+            (None, Ok(picture)) => self.relay.process(stamp, &picture).map_err(failed),
+            (None, Err(error)) => Err((error.to_string(), true)),
         };
         match result {
             Ok(mut result) => {
-                result.stages.queue = queue;
+                // What was encoded ahead has waited, but not while it was encoded.
+                result.stages.queue = match &encoded {
+                    Some(_) => queue.saturating_sub(result.stages.preprocess + result.stages.image_encoder),
+                    None => queue,
+                };
+                self.without_waits(&mut result.stages);
                 result.latency = arrival.elapsed();
                 let older = self.newest.replace(result.clone());
                 let published = Arc::new(Published::new(result, Vec::new(), given.at));
@@ -479,6 +514,27 @@ impl Worker {
         }
         if let Some(shares) = &mut self.shares {
             shares.live += begun.elapsed();
+        }
+        encoded
+    }
+
+    /// Time spent waiting for shared engines is no time of theirs.
+    fn without_waits(&self, stages: &mut StageTimes) {
+        let Some((encoder, others)) = self.turn.as_ref().map(Turn::split) else { return };
+        let waits = [encoder.waited(), others.waited()];
+        stages.queue += waits[0] + waits[1];
+        stages.image_encoder = stages.image_encoder.saturating_sub(waits[0]);
+        let mut left = waits[1];
+        for stage in [&mut stages.memory_attention, &mut stages.decoder, &mut stages.memory_encoder] {
+            let taken = left.min(*stage);
+            (*stage, left) = (*stage - taken, left - taken);
+        }
+    }
+
+    /// What is asked of shared engines from now on is wanted by then.
+    fn due(&self, deadline: Instant) {
+        if let Some(turn) = &self.turn {
+            turn.due(deadline);
         }
     }
 

@@ -1,0 +1,123 @@
+//! What is given up on a machine that is too slow.
+
+use sightline_core::{Degrade, Outcome::*, SkipReason::*, TrackState};
+
+use super::*;
+
+fn floor(step: Degrade, options: FakeOptions) -> Rig {
+    Rig::with(Mode::Live, options, |element| element.set_property("degrade-floor", step.as_str()))
+}
+
+#[test]
+fn a_budget_is_kept_before_anything_is_copied() {
+    let mut rig =
+        Rig::with(Mode::Live, FakeOptions::default(), |element| element.set_property("max-fps", 0.001));
+    rig.add_square();
+    for _ in 0..6 {
+        rig.push();
+        rig.settle();
+    }
+    rig.assert_sums();
+    let outcomes: Vec<_> = rig.outcomes().into_iter().map(|(_, outcome)| outcome).collect();
+    let over = Skipped(OverBudget);
+    assert_eq!(outcomes, [Masks, Masks, over, over, over, over]);
+}
+
+#[test]
+fn every_step_stands_in_metadata_and_messages() {
+    let mut rig = floor(Degrade::SkipMemory, FakeOptions::default());
+    rig.add_square();
+    for _ in 0..2 {
+        rig.push();
+        rig.settle();
+    }
+    assert_eq!(meta_of(&rig.push()).unwrap().degrade, Degrade::SkipMemory);
+    rig.assert_sums();
+    assert!(rig.records().iter().all(|record| record.degrade == Degrade::SkipMemory));
+    assert_eq!(rig.stat("degrade-level"), 1);
+}
+
+#[test]
+fn without_memory_writes_one_frame_in_four_is_remembered() {
+    let runs = |mut rig: Rig| {
+        rig.add_square();
+        for _ in 0..9 {
+            rig.push();
+            rig.settle();
+        }
+        rig.assert_sums();
+        rig.handle.runs(GraphName::MemoryEncoder)
+    };
+    assert_eq!(runs(Rig::new(Mode::Live, FakeOptions::default())), 9);
+    // The prompted frame, which always is, and the fourth and eighth.
+    assert_eq!(runs(floor(Degrade::SkipMemory, FakeOptions::default())), 3);
+}
+
+#[test]
+fn engines_rest_at_the_step_of_fewer_frames() {
+    let delay = Duration::from_millis(20);
+    let mut rig = floor(Degrade::Fewer, FakeOptions { delay, ..FakeOptions::default() });
+    rig.add_square();
+    rig.push();
+    rig.push();
+    rig.settle();
+    rig.push();
+    rig.assert_sums();
+    let outcomes: Vec<_> = rig.outcomes().into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, [Masks, Skipped(Degraded), Skipped(Degraded)], "busy, then resting");
+}
+
+#[test]
+fn a_smaller_model_takes_the_objects_over_where_they_are() {
+    let small = FakeOptions::default();
+    let small_runs = small.handle.clone();
+    let mut rig = Rig::with(Mode::Live, FakeOptions::default(), |element| {
+        element.set_property("smaller-model", "fake");
+        element.set_property("degrade-floor", "smaller");
+        let options = sightline_tracker::Options { history: 4, memory_bytes: 0, max_objects: 3 };
+        let session = Session::new(sightline_engine_fake::model(small), options).unwrap();
+        element.imp().state().next_small = Some(session);
+    });
+    let id = rig.add_square();
+    for _ in 0..4 {
+        rig.push();
+        rig.settle();
+    }
+    rig.assert_sums();
+    let encoded = (rig.handle.runs(GraphName::ImageEncoder), small_runs.runs(GraphName::ImageEncoder));
+    assert_eq!(encoded, (1, 4), "the first frame is seen by both");
+    for record in rig.records() {
+        let object = &record.objects[0];
+        assert_eq!((object.id.0, object.state), (id, TrackState::Tracking), "frame {}", record.frame.index);
+    }
+    let last = rig.records().pop().unwrap();
+    let x0 = last.objects[0].bounds.unwrap().x0;
+    assert!((x0 - 0.13).abs() < 0.07, "it moves on: {x0}");
+    assert!(rig.element.emit_by_name::<bool>("remove-object", &[&id]));
+    rig.push();
+    rig.assert_sums();
+    assert_eq!(rig.outcomes().pop().unwrap().1, Skipped(NoPrompt));
+}
+
+#[test]
+fn a_slow_engine_makes_the_ladder_coast_and_masks_stay_young() {
+    let delay = Duration::from_millis(60);
+    let mut rig = Rig::with(Mode::Live, FakeOptions { delay, ..FakeOptions::default() }, |element| {
+        element.set_property("max-age", 100_u32);
+    });
+    rig.add_square();
+    // A camera's pace; six graphs of 60 ms are far behind it.
+    let mut ages = Vec::new();
+    for _ in 0..60 {
+        let buffer = rig.push();
+        ages.extend(meta_of(&buffer).and_then(|meta| Some((meta.age?, meta.looked_age?, meta.degrade))));
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    rig.assert_sums();
+    let steps = rig.of("sightline-degrade");
+    let to: Vec<&str> = steps.iter().map(|step| step.get("to").unwrap()).collect();
+    assert_eq!(to[..2], ["skip-memory", "coast"]);
+    let late = &ages[ages.len() - 20..];
+    assert!(late.iter().all(|(_, looked, _)| *looked > Duration::from_millis(100)), "{late:?}");
+    assert!(late.iter().all(|(age, ..)| *age <= Duration::from_millis(140)), "{late:?}");
+}
