@@ -219,8 +219,8 @@ fn jpeg(folder: &std::path::Path, (width, height): (u32, u32)) -> Vec<u8> {
 /// What a scripted HTTP camera does with its connections, one after the other; the last is repeated.
 #[derive(Debug, Clone)]
 enum Act {
-    /// Frames of a picture, 100 a second, then what follows.
-    Frames(Vec<u8>, usize, After),
+    /// So many frames of these pictures in turn, 100 a second, then what follows.
+    Frames(Vec<Vec<u8>>, usize, After),
     Refuse,
 }
 
@@ -243,13 +243,11 @@ impl HttpCamera {
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
         std::thread::spawn(move || {
-            let mut turn = 0;
-            for stream in listener.incoming() {
+            for (turn, stream) in listener.incoming().enumerate() {
                 if ended.load(Ordering::Acquire) {
                     break;
                 }
                 let act = acts[turn.min(acts.len() - 1)].clone();
-                turn += 1;
                 let ended = Arc::clone(&ended);
                 // A client that hangs up is what is tested.
                 std::thread::spawn(move || drop(Self::answer(stream.unwrap(), &act, &ended)));
@@ -264,13 +262,13 @@ impl HttpCamera {
 
     fn answer(mut stream: TcpStream, act: &Act, over: &AtomicBool) -> std::io::Result<()> {
         let _ = stream.read(&mut [0; 4096])?;
-        let Act::Frames(picture, count, after) = act else {
+        let Act::Frames(pictures, count, after) = act else {
             return stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
         };
         stream.write_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n",
         )?;
-        for _ in 0..*count {
+        for picture in pictures.iter().cycle().take(*count) {
             let head =
                 format!("--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", picture.len());
             stream.write_all(head.as_bytes())?;
@@ -300,10 +298,10 @@ fn an_http_camera_with_every_fault() {
     let folder = tempfile::tempdir().unwrap();
     let (small, large) = (jpeg(folder.path(), (64, 48)), jpeg(folder.path(), (96, 64)));
     let camera = HttpCamera::start(vec![
-        Act::Frames(small.clone(), 30, After::Close),
+        Act::Frames(vec![small.clone()], 30, After::Close),
         Act::Refuse,
-        Act::Frames(small, 20, After::Freeze),
-        Act::Frames(large, 1_000_000, After::Close),
+        Act::Frames(vec![small], 20, After::Freeze),
+        Act::Frames(vec![large], 1_000_000, After::Close),
     ]);
     let fed = Fed::new(&camera.input(), quick());
     let counts = fed.wait("the third connection", |counts| {
@@ -347,17 +345,47 @@ fn garbage_among_the_pictures() {
     crate::gstreamer::init().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let good = jpeg(folder.path(), (64, 48));
-    let mut bad = good.clone();
-    let middle = bad.len() / 2;
-    bad[middle..].iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 97 % 251) as u8);
-    let mut both = good.clone();
-    both.extend_from_slice(&bad);
-    both.extend_from_slice(&good);
-    let camera = HttpCamera::start(vec![Act::Frames(both, 1_000_000, After::Close)]);
+    let half = good[..good.len() / 2].to_vec();
+    let mut scribbled = good.clone();
+    scribbled.iter_mut().skip(2).enumerate().for_each(|(at, byte)| *byte = (at * 97 % 251) as u8);
+    let pictures = vec![good.clone(), half, good.clone(), scribbled, good];
+    let camera = HttpCamera::start(vec![Act::Frames(pictures, 1_000_000, After::Close)]);
     let fed = Fed::new(&camera.input(), quick());
     fed.wait("frames", |counts| counts.frames >= 60);
     let counts = fed.source.counts();
     assert_eq!((counts.connects, counts.losses.iter().map(|(_, count)| count).sum::<u64>()), (1, 0));
+    increasing(&fed.corridor.stamps_ns());
+    fed.source.stop();
+}
+
+/// H.264 with holes in it: the decoder conceals what it can and complains, and the source is not given up for that.
+#[test]
+fn a_damaged_stream() {
+    crate::gstreamer::init().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let clip = folder.path().join("clip.ts");
+    play(&format!(
+        "videotestsrc pattern=snow num-buffers=50 ! video/x-raw,width=160,height=120,framerate=25/1 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=500 ! mpegtsmux ! filesink location={clip:?}"
+    ));
+    let mut bytes = std::fs::read(&clip).unwrap();
+    let from = bytes.len() / 5;
+    // The payload of every ninth packet; headers stay, so that the pieces are still taken for video.
+    for packet in bytes[from..].chunks_exact_mut(188).step_by(9) {
+        packet[40..].fill(0x55);
+    }
+    std::fs::write(&clip, bytes).unwrap();
+    let input = Input::parse(clip.to_str().unwrap()).unwrap();
+    let fed = Fed::new(&input, SourceOptions { pace: Some(200.0), loop_file: true, ..quick() });
+    let counts = fed.wait("frames", |counts| counts.frames >= 80);
+    assert_eq!(
+        counts.losses.iter().map(|(_, count)| count).sum::<u64>(),
+        0,
+        "{:?}",
+        fed.told.lock().unwrap()
+    );
+    assert_eq!(counts.connects, 1);
+    increasing(&fed.corridor.stamps_ns());
     fed.source.stop();
 }
 
