@@ -13,8 +13,7 @@ use crate::{
 pub struct LoadOptions {
     /// What runs the graphs. Anything but [`Provider::Auto`] is taken at its word: an error if it is not there.
     pub provider: Provider,
-    /// Threads that share one operator's work; `None`: what was measured to be best for the model on this machine
-    /// ([`tuned`](crate::tuned)), else as many as this process may use.
+    /// Threads that share one operator's work; `None`: as [`default_threads`] says.
     pub threads: Option<NonZeroUsize>,
     /// Whether idle worker threads burn their core for a while (see `engines/ort/README.md`).
     pub spinning: bool,
@@ -25,17 +24,27 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// The same with a number of threads.
     fn settled(&self, source: &ModelSource) -> Self {
-        let threads = self
-            .threads
-            .or_else(|| tuned_source(source).map(|tuned| tuned.threads))
-            .or_else(|| thread::available_parallelism().ok());
-        Self { threads: Some(threads.unwrap_or(NonZeroUsize::MIN)), ..self.clone() }
+        Self { threads: Some(self.threads.unwrap_or_else(|| best_threads(source))), ..self.clone() }
     }
 
     #[cfg(feature = "ort")]
     fn threads(&self) -> NonZeroUsize {
         self.threads.unwrap_or(NonZeroUsize::MIN)
     }
+}
+
+/// Threads that a model's engines take unless told otherwise: as many as were measured to be best
+/// ([`tuned`](crate::tuned)), else as many as this process may use. Opens files.
+///
+/// # Errors
+/// `Kind::Model` when there is no such model.
+pub fn default_threads(name_or_dir: &str) -> Result<NonZeroUsize, EngineError> {
+    Ok(best_threads(&files::find(name_or_dir, &files::shelves())?))
+}
+
+fn best_threads(source: &ModelSource) -> NonZeroUsize {
+    let tuned = tuned_source(source).map(|tuned| tuned.threads);
+    tuned.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Loads a model: `nano` (inside this binary), `fake` (for tests), the path of a model folder, or the name of a

@@ -124,7 +124,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) display: bool,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
@@ -228,7 +228,7 @@ pub(crate) struct GrounderArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) threads: usize,
 }
@@ -265,7 +265,7 @@ pub(crate) struct DavisArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
@@ -316,7 +316,7 @@ pub(crate) struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) history: usize,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }

@@ -22,7 +22,7 @@ const SIDE_PX: usize = 240;
 /// Masks left out at the start: they pay for pages and caches.
 const WARM_UP: usize = 5;
 /// Masks after which a run that took its time may end, and the time after which it ends at any rate.
-const ENOUGH: usize = 20;
+const ENOUGH: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A square that moves to and fro before stripes.
