@@ -18,6 +18,7 @@ use super::{
     ahead::{self, Belt},
     coast, events,
     hub::{COMMANDS, Camera, Command, Hub, Job, Offered},
+    ladder::Step,
     notice::{self, Notice, Notify},
     priority, prompts, questions,
     session::{self, Opened},
@@ -25,7 +26,7 @@ use super::{
     talk::{Question, Talk},
     worker,
 };
-use crate::{meta, pixels::Layout, record::ns};
+use crate::{live_record::LiveRecord, meta, pixels::Layout, record::ns};
 
 /// How long EOS waits in live mode for the outcomes of the last frames.
 const EOS_WAIT: Duration = Duration::from_secs(2);
@@ -459,8 +460,8 @@ impl BaseTransformImpl for SightlineTrack {
             self.report_latency(arrival.elapsed());
         }
         let fresh = self.attach(&hub, buffer, stamp, &layout);
-        if let Some(step) = hub.passed(stamp, fresh, arrival.elapsed()) {
-            self.tell(Notice::Degrade(step));
+        if let Some(Step { from, to, age }) = hub.passed(stamp, fresh, arrival.elapsed()) {
+            self.tell(Notice::Live(LiveRecord::Degrade { from, to, age }));
         }
         // Live video outlives its tracker; a file whose masks are wanted does not.
         if mode == Mode::EveryFrame && hub.is_broken() {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use gst::prelude::*;
-use sightline_core::{FrameStamp, ObjectId, ObjectResult, TrackState};
+use sightline_core::{FrameStamp, ObjectId, ObjectResult};
 
-use super::ladder::Step;
 use crate::{
+    live_record::LiveRecord,
     query_record::{LateRecord, QueryRecord},
     record::{FrameRecord, ns},
 };
@@ -18,13 +18,6 @@ pub(crate) const APPLIED: &str = "sightline-prompt-applied";
 
 /// Name of the element message for a late prompt's object that is live.
 pub(crate) const CAUGHT_UP: &str = "sightline-caught-up";
-
-/// Name of the element message for a step on the degrade ladder.
-pub(crate) const DEGRADE: &str = "sightline-degrade";
-/// Name of the element message for objects that are carried over, or given up, while no frames come.
-pub(crate) const TRACKS: &str = "sightline-tracks";
-/// Name of the element message for an object that is seen again after frames had stopped.
-pub(crate) const REACQUIRED: &str = "sightline-reacquired";
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +37,8 @@ pub(crate) enum Notice {
         looked_at: u32,
         degraded: bool,
     },
-    /// More, or less, is given up.
-    Degrade(Step),
-    /// No frames have come for so long: what has become of the objects.
-    Tracks { state: TrackState, ids: Vec<ObjectId>, gap: Duration },
-    /// An object is seen again on the first frames after a gap.
-    Reacquired { id: ObjectId, frame: FrameStamp, gap: Duration },
+    /// Something changed for all frames.
+    Live(LiveRecord),
     /// What became of a question.
     Query(Box<QueryRecord>),
     /// A prompt was not used.
@@ -100,27 +89,7 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
             crate::record::set_stamp(&mut structure, to);
             message(structure);
         }
-        Notice::Degrade(Step { from, to, age }) => message(
-            gst::Structure::builder(DEGRADE)
-                .field("from", from.as_str())
-                .field("to", to.as_str())
-                .field("level", to.level())
-                .field("age", ns(age))
-                .build(),
-        ),
-        Notice::Tracks { state, ids, gap } => message(
-            gst::Structure::builder(TRACKS)
-                .field("state", state.as_str())
-                .field("ids", gst::Array::new(ids.into_iter().map(|id| id.0)))
-                .field("gap", ns(gap))
-                .build(),
-        ),
-        Notice::Reacquired { id, frame, gap } => {
-            let mut structure =
-                gst::Structure::builder(REACQUIRED).field("id", id.0).field("gap", ns(gap)).build();
-            crate::record::set_stamp(&mut structure, frame);
-            message(structure);
-        }
+        Notice::Live(record) => message(record.to_structure()),
         Notice::Query(record) => message(record.to_structure()),
         Notice::Applied { id, frame, degraded } => {
             let mut structure =

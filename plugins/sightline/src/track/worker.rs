@@ -25,7 +25,7 @@ use super::{
     relay::Relay,
     talk::{Heard, Talk},
 };
-use crate::{meta::Published, record::FrameRecord};
+use crate::{live_record::LiveRecord, meta::Published, record::FrameRecord};
 
 /// How the worker goes about it.
 #[derive(Debug, Clone)]
@@ -229,7 +229,7 @@ impl Worker {
                 }
             }
         });
-        (self.notify)(Notice::Tracks { state, ids, gap });
+        (self.notify)(Notice::Live(LiveRecord::Tracks { state, ids, gap }));
     }
 
     /// Says which objects are seen again after a gap.
@@ -238,7 +238,7 @@ impl Worker {
         let Some(gap) = &mut self.gap else { return };
         for id in gap.reacquired(result) {
             let gap = gap.length(now);
-            (self.notify)(Notice::Reacquired { id, frame: result.frame, gap });
+            (self.notify)(Notice::Live(LiveRecord::Reacquired { id, frame: result.frame, gap }));
         }
         if gap.is_over(now) {
             self.gap = None;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use gst::prelude::*;
 use gstsightline::{
+    live_record::LiveRecord,
     meta::META_NAME,
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
     record::{FRAME_MESSAGE, FrameRecord},
@@ -249,6 +250,12 @@ impl<'a> Watch<'a> {
                         let reason = structure.get::<String>("reason").unwrap_or_default();
                         failure.get_or_insert_with(|| anyhow!("prompt refused: {reason}"));
                         return Next::Done;
+                    } else if let Some(live) = LiveRecord::from_structure(structure).transpose() {
+                        if let Ok(LiveRecord::Degrade { from, to, age }) = &live {
+                            self.status.clear();
+                            tracing::info!("masks were {} ms old: from {from} to {to}", age.as_millis());
+                        }
+                        self.write(live.map_err(Into::into), failure, JsonlWriter::write_live);
                     } else if let Some(missing) = failure::missing_plugin(structure) {
                         self.missing.get_or_insert(missing);
                     }
