@@ -28,6 +28,7 @@ pub(crate) fn track(
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
     for (lane, object) in objects.iter_mut().enumerate() {
+        object.arrive(tick);
         recall(graphs, view, object, tick, lane);
     }
     graphs.attend(features, objects.iter().map(|object| &object.window))?;
@@ -41,6 +42,9 @@ pub(crate) fn track(
         let serial = worth(graphs.decoded(lane).score).then(|| graphs.next_serial());
         let memory = serial.map(|serial| (graphs.memory(lane), serial));
         object.put(tick, view, false, graphs.decoded(lane), memory);
+        if !remember {
+            object.pass();
+        }
     }
     Ok(())
 }
@@ -58,6 +62,7 @@ pub(crate) fn prompt(
     ask: &Ask,
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
+    object.arrive(tick);
     let cond = !object.knows(tick) || object.is_cond(tick);
     object.clicked &= ask.object_extent().is_none();
     match ask.resolve(&graphs.spec, graphs.fixed_points(), view) {

@@ -304,6 +304,9 @@ impl Tracker {
 
     /// From now on tracked frames are, or are not, written to memory, which saves the memory encoder. Prompted frames
     /// always are, and objects that catch up go on remembering. Until it is called, all are.
+    ///
+    /// To an object's memory a frame that is not remembered has not been: what it remembers does not age. Such a frame
+    /// can be corrected while it is the newest; once another has come, those up to it no longer can.
     pub fn set_remembering(&mut self, on: bool) {
         self.remembering = on;
     }

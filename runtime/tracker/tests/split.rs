@@ -189,27 +189,3 @@ fn what_cannot_be_split_or_was_not_encoded_is_refused() {
     encode(&mut encoder, &mut slot, 1).unwrap();
     assert_eq!(other.process_encoded(stamp(1), size_px, &mut slot).unwrap_err().kind(), Kind::Picture);
 }
-
-#[test]
-fn what_is_not_remembered_saves_the_memory_encoder_but_for_prompts() {
-    let handle = sightline_engine_fake::FakeHandle::new();
-    let fake = sightline_engine_fake::FakeOptions { handle: handle.clone(), ..Default::default() };
-    let mut session = Session::new(sightline_engine_fake::model(fake), options()).unwrap();
-    let runs = || handle.runs(sightline_engine_api::GraphName::MemoryEncoder);
-    let mut next = 0;
-    let mut show = |session: &mut Session, frames: u64| {
-        for index in next..next + frames {
-            with_picture(index, |picture| session.process(stamp(index), picture)).unwrap();
-        }
-        next += frames;
-        runs()
-    };
-    session.prompt(A, At::Next, corners(0.1, 0.1, 0.6, 0.7)).unwrap();
-    assert_eq!(show(&mut session, 3), 3);
-    session.set_remembering(false);
-    assert_eq!(show(&mut session, 5), 3);
-    session.prompt(A, At::Next, corners(0.1, 0.1, 0.6, 0.7)).unwrap();
-    assert_eq!(show(&mut session, 2), 4, "a prompted frame always is");
-    session.set_remembering(true);
-    assert_eq!(show(&mut session, 2), 6);
-}

@@ -1,7 +1,10 @@
 //! A drawn clip at a camera's pace, and how old the newest mask was all the while.
 
 use std::{
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -119,7 +122,8 @@ pub(super) fn sequential(session: &mut Session, clip: &Clip, pace: Pace) -> Resu
     Ok(steady(shown))
 }
 
-/// The newest picture is encoded while the one before is tracked; one may be encoded ahead.
+/// The newest picture is encoded while the one before is tracked. Where encoding takes less time than tracking it
+/// starts as much later, so that a picture does not grow old between the two.
 pub(super) fn pipelined(
     session: &mut Session,
     encoder: &mut Encoder,
@@ -133,14 +137,19 @@ pub(super) fn pipelined(
     for _ in 0..2 {
         empty.send(encoder.slot())?;
     }
+    let tracking_ns = AtomicU64::new(0);
     thread::scope(|scope| {
+        let tracking_ns = &tracking_ns;
         // Whoever ends first hangs up, and the other one ends with it.
         let ahead = move || -> Result<()> {
-            let mut last = None;
+            let (mut last, mut encoding) = (None, Duration::ZERO);
             while let Ok(mut slot) = empties.recv() {
+                let tracking = Duration::from_nanos(tracking_ns.load(Ordering::Relaxed));
+                thread::sleep(tracking.saturating_sub(encoding));
                 let (frame, captured) = camera.newest(last);
                 encoder.run(&clip.at(frame).view()?, &mut slot).context("encoding")?;
                 last = Some(frame);
+                encoding = slot.preprocess() + slot.image_encoder();
                 if full.send((frame, captured, slot)).is_err() {
                     break;
                 }
@@ -151,8 +160,11 @@ pub(super) fn pipelined(
         let mut shown = Vec::new();
         while !pace.is_over(&shown) {
             let Ok((frame, captured, mut slot)) = fulls.recv() else { break };
+            let begun = camera.start.elapsed();
             session.process_encoded(eval::stamp(frame as usize), SIZE_PX, &mut slot).context("tracking")?;
-            shown.push(Shown { captured, done: camera.start.elapsed() });
+            let done = camera.start.elapsed();
+            tracking_ns.store((done - begun).as_nanos() as u64, Ordering::Relaxed);
+            shown.push(Shown { captured, done });
             // The other thread may have ended.
             let _ = empty.send(slot);
         }
