@@ -5,10 +5,13 @@ mod cli;
 mod doctor;
 mod elements;
 mod eval;
+mod feed;
 mod gstreamer;
 mod models;
+mod observe;
 mod pictures;
 mod run;
+mod serve;
 mod talk;
 mod trace;
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         .init();
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Models(args) => models::run(args),

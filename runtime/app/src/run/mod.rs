@@ -3,8 +3,8 @@
 mod contact_sheet;
 mod failure;
 mod gate;
-mod input;
-mod jsonl;
+pub(crate) mod input;
+pub(crate) mod jsonl;
 mod pipeline;
 mod prompts;
 mod status;
