@@ -9,8 +9,10 @@ mod eval;
 mod feed;
 mod gstreamer;
 mod models;
+mod observe;
 mod pictures;
 mod run;
+mod serve;
 mod talk;
 mod trace;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         .init();
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Trace(args) => trace::run(args),

@@ -11,6 +11,7 @@ mod layer;
 mod live;
 mod llm;
 mod query;
+mod serve;
 mod settings;
 
 pub use catalogue::{Catalogue, CatalogueEntry, Checkpoint, Layout};
@@ -19,4 +20,5 @@ pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
 pub use live::{DegradeStep, EncodeAhead, LiveLayer, LiveSettings};
 pub use llm::{AnswerProtocol, LlmLayer, LlmSettings};
 pub use query::{CatchupLayer, CatchupSettings, QueryLayer, QuerySettings};
+pub use serve::{FeedLayer, FeedLayers, FeedSettings, FeedTransport, ServeLayer, ServeSettings};
 pub use settings::{EncoderPreset, ModelSettings, OutputSettings, Settings, TrackMode, TrackSettings};

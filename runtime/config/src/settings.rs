@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -6,6 +8,7 @@ use crate::{
     live::LiveSettings,
     llm::LlmSettings,
     query::{CatchupSettings, QuerySettings},
+    serve::{self, FeedSettings, ServeSettings},
 };
 
 /// Whether frames may be passed over.
@@ -104,6 +107,10 @@ pub struct Settings {
     pub catchup: CatchupSettings,
     /// `[output]`
     pub output: OutputSettings,
+    /// `[serve]`
+    pub serve: ServeSettings,
+    /// `[feeds.NAME]`
+    pub feeds: BTreeMap<String, FeedSettings>,
 }
 
 impl Settings {
@@ -113,13 +120,16 @@ impl Settings {
     /// `Kind::Value` naming the key, its range and what came.
     pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
         let defaults = Layer::from_toml("configs/default.toml", DEFAULTS)?;
-        let Layer { model, track, live, llm, query, catchup, output } =
+        let Layer { model, track, live, llm, query, catchup, output, serve, feeds } =
             layers.into_iter().fold(defaults, Layer::overlaid);
         let name = given("model.name", model.name)?;
         if name.trim().is_empty() {
             return Err(ConfigError::new(Kind::Value, "setting model.name", "a name or a folder", "\"\""));
         }
+        let query = query.check()?;
         Ok(Self {
+            feeds: serve::check(feeds, query.caption_every.is_some())?,
+            serve: serve.check()?,
             model: ModelSettings { name, threads: within("model.threads", model.threads, 0..=256)? },
             track: TrackSettings {
                 mode: given("track.mode", track.mode)?,
@@ -130,7 +140,7 @@ impl Settings {
             },
             live: live.check()?,
             llm: llm.check()?,
-            query: query.check()?,
+            query,
             catchup: catchup.check()?,
             output: OutputSettings {
                 encoder_preset: given("output.encoder_preset", output.encoder_preset)?,

@@ -5,6 +5,7 @@ mod degrade;
 mod every_frame;
 mod gap;
 mod live;
+mod pipeline_citizen;
 mod prompting;
 mod questions;
 mod stream;
