@@ -19,11 +19,12 @@ ORT_LIB := $(DATA_HOME)/lib/libonnxruntime.so.$(ORT_VERSION)
 export SIGHTLINE_ONNXRUNTIME ?= $(ORT_LIB)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-# gstreamer.md: what to build against, what pipelines need, H.264 both ways.
+# What to build against, what pipelines need, H.264 both ways; the last one for the RTSP camera of the tests.
 PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip python3-venv \
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
+  libgstrtspserver-1.0-dev
 
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so

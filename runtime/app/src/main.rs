@@ -5,6 +5,7 @@ mod cli;
 mod doctor;
 mod elements;
 mod eval;
+mod feed;
 mod gstreamer;
 mod models;
 mod pictures;

@@ -238,6 +238,8 @@ fn what_cannot_be_run_says_why() {
     let path = |name: &str| at(name).to_str().unwrap().to_owned();
     let clip = text(&clip);
     let fake = ["--model", "fake", "--point", "5,5"];
+    // A camera is asked for ever, unless there is an end to it.
+    let for_a_second = ["--model", "fake", "--point", "5,5", "--max-seconds", "1"];
     for (case, input, rest, part) in [
         ("missing", path("no.mp4"), &fake[..], "expected a video file, got: No such file"),
         ("empty", path("empty.mp4"), &fake, "an empty one (0 bytes)"),
@@ -255,7 +257,7 @@ fn what_cannot_be_run_says_why() {
             "sound.wav\": expected a video, got a file without a picture in it",
         ),
         ("folder", text(folder.path()).to_owned(), &fake, "got a folder"),
-        ("no camera", "rtsp://127.0.0.1:9/none".into(), &fake, "rtsp://127.0.0.1:9/none\": expected"),
+        ("no camera", "rtsp://127.0.0.1:9/none".into(), &for_a_second, "rtsp://127.0.0.1:9/none\": expected"),
         ("no model", clip.into(), &["--model", "no-such", "--point", "5,5"], "no-such"),
         ("no model folder", clip.into(), &["--model", "/no/such", "--point", "5,5"], "/no/such"),
         (

@@ -16,6 +16,8 @@ use gstsightline::{
 use serde::Serialize;
 use sightline_core::ObjectResult;
 
+use super::camera::News;
+
 #[derive(Serialize)]
 struct Line<'a> {
     frame: u64,
@@ -96,6 +98,13 @@ struct Named<'a> {
     box_norm: Option<[f64; 4]>,
 }
 
+#[derive(Serialize)]
+#[serde(tag = "camera", rename_all = "lowercase")]
+enum CameraLine<'a> {
+    Lost { cause: &'a str, detail: &'a str },
+    Back { gap_ms: f64 },
+}
+
 /// As pycocotools takes it.
 #[derive(Serialize)]
 struct CocoMask {
@@ -139,6 +148,16 @@ impl<W: Write> JsonlWriter<W> {
     pub(crate) fn write_late(&mut self, record: &LateRecord) -> Result<()> {
         let pts = record.frame.pts.map(seconds);
         self.line(&LateLine { late_frame: record.frame.index, pts, object: object(&record.object) })
+    }
+
+    /// Writes that the camera went or came, and everything before it: whoever follows the file wants to know now.
+    pub(crate) fn write_camera(&mut self, news: &News) -> Result<()> {
+        match news {
+            News::Lost { cause, detail } => self.line(&CameraLine::Lost { cause: cause.as_str(), detail })?,
+            News::Back { gap } => self.line(&CameraLine::Back { gap_ms: ms(*gap) })?,
+            News::Ended => {}
+        }
+        Ok(self.out.flush()?)
     }
 
     /// Writes a step of a question.

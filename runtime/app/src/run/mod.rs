@@ -1,9 +1,10 @@
 //! `sightline run`: the corridor from a source to files and a window.
 
+mod camera;
 mod contact_sheet;
 mod failure;
 mod gate;
-mod input;
+pub(crate) mod input;
 mod jsonl;
 mod pipeline;
 mod prompts;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use gst::prelude::*;
 use sightline_config::{Layer, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
 
+pub(crate) use self::failure::missing_plugin;
 use self::{
     contact_sheet::ContactSheet,
     input::Input,
@@ -26,7 +28,9 @@ use self::{
 };
 use crate::{
     cli::{Mode, RunArgs},
-    elements, talk,
+    elements,
+    feed::SourceCounts,
+    talk,
 };
 
 /// Runs the command.
@@ -81,6 +85,7 @@ fn finish(
     sheet: Option<ContactSheet>,
 ) -> Result<()> {
     let Ended { mut watch, mut failure, complete } = ended;
+    let camera = watch.stop_camera();
     // A pipeline that never started cannot stop cleanly either; what matters is already known.
     if corridor.pipeline.set_state(gst::State::Ready).is_err() {
         tracing::debug!("the pipeline did not stop cleanly");
@@ -105,7 +110,7 @@ fn finish(
         }
     }
     if any && complete {
-        crate::print_stdout(&summary(args, &status, stats.as_ref(), corridor))?;
+        crate::print_stdout(&summary(args, &status, stats.as_ref(), corridor, camera.as_ref()))?;
     } else {
         args.output.as_deref().map(remove_unfinished);
         failure.get_or_insert_with(|| anyhow::anyhow!("input {:?}: expected frames, got none", args.input));
@@ -214,6 +219,7 @@ fn summary(
     status: &status::Status,
     stats: Option<&gst::Structure>,
     corridor: &Corridor,
+    camera: Option<&SourceCounts>,
 ) -> String {
     let counts = &status.counts;
     let mut text = String::new();
@@ -236,6 +242,9 @@ fn summary(
         (percentile("latency-p50"), percentile("latency-p95"), percentile("latency-p99"))
     {
         let _ = writeln!(text, "latency  p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms");
+    }
+    if let Some(text_of) = camera.map(camera::summary).filter(|text| !text.is_empty()) {
+        let _ = writeln!(text, "camera   {text_of}");
     }
     for (what, leak) in &corridor.leaks {
         if leak.dropped() > 0 {

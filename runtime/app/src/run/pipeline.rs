@@ -13,17 +13,21 @@ use gst::prelude::*;
 use sightline_config::OutputSettings;
 
 use super::{gate::Gate, input::Input};
-use crate::elements::{self, make};
+use crate::{
+    elements::{self, make},
+    feed,
+};
 
-/// Names of the elements that stand for the input.
+/// Name of the element that stands for the input.
 const INPUT: &str = "input";
-const DECODER: &str = "input-decoder";
+/// Frames of a camera that may wait for the corridor.
+const CAMERA_DEPTH: u64 = 4;
 
 /// Whether a message's source is the input or something inside it.
 pub(crate) fn is_input(source: &gst::Object) -> bool {
     let mut at = Some(source.clone());
     while let Some(object) = at {
-        if [INPUT, DECODER].contains(&object.name().as_str()) {
+        if object.name() == INPUT {
             return true;
         }
         at = object.parent();
@@ -47,6 +51,8 @@ pub(crate) struct Corridor {
     pub(crate) pipeline: gst::Pipeline,
     pub(crate) overlay: gst::Element,
     pub(crate) gate: Gate,
+    /// Where a supervised camera's frames go in.
+    pub(crate) camera: Option<gst_app::AppSrc>,
     /// Queues that may drop, with what they are called in the summary.
     pub(crate) leaks: Vec<(&'static str, Leak)>,
 }
@@ -82,16 +88,15 @@ impl Leak {
 /// Builds it. `track` is `sightlinetrack`, its properties set.
 pub(crate) fn build(plan: &Plan<'_>, track: &gst::Element) -> Result<Corridor> {
     let pipeline = gst::Pipeline::with_name("sightline");
-    let entry = queue("decoded", 4, false)?;
-    let convert = make("videoconvert", "the input")?;
-    let turn = make("videoflip", "the input")?;
-    turn.set_property_from_str("video-direction", "auto");
     let overlay = make("sightlineoverlay", "the run")?;
-    let mut chain = vec![entry.clone(), convert, turn];
-    if plan.live && !plan.input.is_camera() && *plan.input != Input::Test {
-        // A file in live mode plays at its own pace, as a camera would deliver it.
-        chain.push(make("clocksync", "--mode live with a file")?);
-    }
+    // A stream is a camera only to who says so: most addresses are files.
+    let supervised = plan.input.is_camera() || (plan.live && matches!(plan.input, Input::Stream(_)));
+    let camera = supervised.then(|| feed::corridor_source("camera", CAMERA_DEPTH)).transpose()?;
+    let mut chain = match &camera {
+        Some(camera) => vec![camera.clone().upcast()],
+        None => converters(plan)?,
+    };
+    let entry = chain[0].clone();
     let last_before_track = chain.last().cloned().unwrap_or_else(|| entry.clone());
     chain.extend([track.clone(), overlay.clone()]);
     add_and_link(&pipeline, &chain)?;
@@ -99,8 +104,22 @@ pub(crate) fn build(plan: &Plan<'_>, track: &gst::Element) -> Result<Corridor> {
         last_before_track.static_pad("src").context("an element before sightlinetrack has no source pad")?;
     let gate = Gate::install(pad, plan.until);
     let leaks = add_outputs(&pipeline, &overlay, plan)?;
-    add_source(&pipeline, &entry, plan)?;
-    Ok(Corridor { pipeline, overlay, gate, leaks })
+    if camera.is_none() {
+        add_source(&pipeline, &entry, plan)?;
+    }
+    Ok(Corridor { pipeline, overlay, gate, camera, leaks })
+}
+
+/// From what a file's decoder gives to what `sightlinetrack` takes.
+fn converters(plan: &Plan<'_>) -> Result<Vec<gst::Element>> {
+    let turn = make("videoflip", "the input")?;
+    turn.set_property_from_str("video-direction", "auto");
+    let mut chain = vec![queue("decoded", 4, false)?, make("videoconvert", "the input")?, turn];
+    if plan.live && *plan.input != Input::Test {
+        // A file in live mode plays at its own pace, as a camera would deliver it.
+        chain.push(make("clocksync", "--mode live with a file")?);
+    }
+    Ok(chain)
 }
 
 fn add_and_link(pipeline: &gst::Pipeline, chain: &[gst::Element]) -> Result<()> {
@@ -125,88 +144,23 @@ fn queue(name: &str, depth: u32, drop_oldest: bool) -> Result<gst::Element> {
 fn add_source(pipeline: &gst::Pipeline, entry: &gst::Element, plan: &Plan<'_>) -> Result<()> {
     match plan.input {
         Input::Test => {
-            let source = make("videotestsrc", "--input test")?;
+            let (source, filter) = feed::source::test_picture(30.0, plan.live)?;
             source.set_property("name", INPUT);
-            source.set_property_from_str("pattern", "ball");
-            source.set_property("is-live", plan.live);
             if !plan.live && plan.until.is_none() {
                 source.set_property("num-buffers", 300);
             }
-            let filter = make("capsfilter", "--input test")?;
-            let caps = gst::Caps::builder("video/x-raw")
-                .field("format", "I420")
-                .field("width", 640)
-                .field("height", 360)
-                .field("framerate", gst::Fraction::new(30, 1))
-                .build();
-            filter.set_property("caps", caps);
             pipeline.add_many([&source, &filter])?;
             gst::Element::link_many([&source, &filter, entry]).context("cannot link the test picture")
         }
-        Input::Camera(path) => {
-            let source = make("v4l2src", "a camera on this machine")?;
-            source.set_property("name", INPUT);
-            source.set_property("device", path.to_string_lossy().as_ref());
-            let decode = make("decodebin", "the input")?;
-            decode.set_property("name", DECODER);
-            pipeline.add_many([&source, &decode])?;
-            source.link(&decode).context("cannot link the camera")?;
-            link_first_video(&decode, entry);
-            Ok(())
-        }
-        Input::File(uri) | Input::Stream(uri) | Input::NetworkCamera(uri) => {
-            if plan.input.is_camera() {
-                make("rtspsrc", "a network camera")?;
-            }
-            let decode = make("uridecodebin", "the input")?;
+        Input::File(uri) | Input::Stream(uri) => {
+            let decode = feed::source::uri_decoder(uri)?;
             decode.set_property("name", INPUT);
-            decode.set_property("uri", uri);
-            // Sound is handed out as it is, and taken by nobody: nothing is spent on decoding it.
-            decode.connect("autoplug-continue", false, |values| {
-                let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-                let is_sound = caps.is_some_and(|caps| {
-                    caps.structure(0).is_some_and(|structure| structure.name().starts_with("audio/"))
-                });
-                Some((!is_sound).to_value())
-            });
-            decode.connect("source-setup", false, |values| {
-                let source = values.get(1)?.get::<gst::Element>().ok()?;
-                if source.factory().is_some_and(|factory| factory.name() == "rtspsrc") {
-                    // Enough to put packets back in order; 2 s, the default, is a long time to look away.
-                    source.set_property("latency", 200_u32);
-                    source.set_property("drop-on-latency", true);
-                }
-                None
-            });
             pipeline.add(&decode)?;
-            link_first_video(&decode, entry);
+            feed::source::link_first_video(&decode, entry);
             Ok(())
         }
+        Input::NetworkCamera(_) | Input::Camera(_) => bail!("input: expected a file, got a camera"),
     }
-}
-
-/// Name of the application message that says the input has no video in it.
-pub(crate) const NO_VIDEO: &str = "sightline-no-video";
-
-fn link_first_video(decode: &gst::Element, entry: &gst::Element) {
-    let sink = entry.static_pad("sink");
-    let weak = entry.downgrade();
-    decode.connect_pad_added(move |_, pad| {
-        let Some(sink) = weak.upgrade().and_then(|entry| entry.static_pad("sink")) else { return };
-        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let is_video = caps.structure(0).is_some_and(|structure| structure.name().starts_with("video/"));
-        if is_video && !sink.is_linked() {
-            // A refusal shows as a not-negotiated error on the bus.
-            let _ = pad.link(&sink);
-        }
-    });
-    decode.connect_no_more_pads(move |decode| {
-        if sink.as_ref().is_some_and(|sink| !sink.is_linked()) {
-            let message = gst::message::Application::new(gst::Structure::new_empty(NO_VIDEO));
-            // Without a bus nobody is listening.
-            let _ = decode.post_message(message);
-        }
-    });
 }
 
 fn add_outputs(
@@ -279,6 +233,9 @@ fn recording(path: &Path, plan: &Plan<'_>) -> Result<Vec<gst::Element>> {
         .field("height", even)
         .build();
     filter.set_property("caps", caps);
+    if plan.input.is_camera() || matches!(plan.input, Input::Stream(_)) {
+        hold_caps(&filter);
+    }
     let mut chain = vec![make("videoconvert", "--output")?, make("videoscale", "--output")?, filter, encoder];
     if elements::exists("h264parse") {
         chain.push(make("h264parse", "--output")?);
@@ -292,6 +249,21 @@ fn recording(path: &Path, plan: &Plan<'_>) -> Result<Vec<gst::Element>> {
     sink.set_property("async", false);
     chain.extend([muxer, sink]);
     Ok(chain)
+}
+
+/// A camera may come back with another picture, and a file has one size: the first one, the others are fitted into it.
+fn hold_caps(filter: &gst::Element) {
+    let Some(pad) = filter.static_pad("src") else { return };
+    let filter = filter.downgrade();
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let (Some(gst::EventView::Caps(caps)), Some(filter)) =
+            (info.event().map(|event| event.view()), filter.upgrade())
+        {
+            filter.set_property("caps", caps.caps_owned());
+            return gst::PadProbeReturn::Remove;
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 fn encoder(name: &str, plan: &Plan<'_>) -> Result<gst::Element> {

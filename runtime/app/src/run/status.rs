@@ -50,6 +50,7 @@ pub(crate) struct Status {
     shown: Instant,
     terminal: bool,
     dirty: bool,
+    away: Option<Instant>,
 }
 
 /// Frames a second over the last seconds.
@@ -74,6 +75,7 @@ impl Status {
             shown: now,
             terminal: std::io::stderr().is_terminal(),
             dirty: false,
+            away: None,
         }
     }
 
@@ -99,9 +101,9 @@ impl Status {
         }
     }
 
-    /// Time since the last frame, or since the start.
-    pub(crate) fn silence(&self) -> Duration {
-        self.last_frame.elapsed()
+    /// Since when there has been no camera.
+    pub(crate) fn set_away(&mut self, since: Option<Instant>) {
+        self.away = since;
     }
 
     /// Frames a second over the whole run.
@@ -155,7 +157,11 @@ impl Status {
         } else {
             let _ = write!(line, "{}  ", clock(self.position));
         }
-        let _ = write!(line, "{fps:.1} fps  ");
+        if let Some(away) = self.away {
+            let _ = write!(line, "camera lost {} ago  ", clock(away.elapsed()));
+        } else {
+            let _ = write!(line, "{fps:.1} fps  ");
+        }
         if let Some(age) = age {
             let _ = write!(line, "masks {} ms old  ", age.as_millis());
         }

@@ -17,17 +17,21 @@ use gstsightline::{
 };
 
 use super::{
+    camera::{Camera, News},
     failure,
     input::Input,
     jsonl::JsonlWriter,
-    pipeline::{Corridor, NO_VIDEO},
+    pipeline::Corridor,
     prompts::{MISFIT, MISFIT_TEXT},
     status::Status,
 };
-use crate::cli::RunArgs;
+use crate::{
+    cli::RunArgs,
+    feed::{SourceCounts, source::NO_VIDEO},
+};
 
-/// A camera that says nothing for so long is gone: a frozen one posts no message at all.
-const SILENCE: Duration = Duration::from_secs(10);
+/// A camera's stamps lie behind the clock by less.
+const BEHIND: gst::ClockTime = gst::ClockTime::SECOND;
 /// How long a stopped source may take to deliver the buffer that carries the end.
 const LAST_BUFFER: Duration = Duration::from_secs(2);
 /// How long the encoder and the muxer may take to finish.
@@ -41,8 +45,8 @@ pub(crate) struct Watch<'a> {
     corridor: &'a Corridor,
     bus: gst::Bus,
     input_text: &'a str,
-    camera: bool,
-    endless: bool,
+    input: &'a Input,
+    camera: Option<Camera>,
     jsonl: Option<JsonlWriter>,
     status: Status,
     /// Running time of the newest frame that was looked at.
@@ -74,7 +78,7 @@ impl<'a> Watch<'a> {
     pub(crate) fn new(
         corridor: &'a Corridor,
         args: &'a RunArgs,
-        input: &Input,
+        input: &'a Input,
         jsonl: Option<JsonlWriter>,
     ) -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -93,8 +97,8 @@ impl<'a> Watch<'a> {
             bus: corridor.pipeline.bus().context("the pipeline has no bus")?,
             corridor,
             input_text: &args.input,
-            camera: input.is_camera(),
-            endless: input.is_camera() && args.max_seconds.is_none(),
+            input,
+            camera: None,
             jsonl,
             status: Status::new(),
             looked_at: None,
@@ -116,6 +120,15 @@ impl<'a> Watch<'a> {
             failure = self.reason_on_bus().or_else(|| Some(anyhow!("the pipeline refused to play")));
             return Ended { watch: self, failure, complete: false };
         }
+        if let Some(into) = &self.corridor.camera {
+            match Camera::start(self.input, into) {
+                Ok(camera) => self.camera = Some(camera),
+                Err(error) => return Ended { watch: self, failure: Some(error), complete: false },
+            }
+            if let Some(until) = self.corridor.gate.until() {
+                self.status.set_duration(until.into());
+            }
+        }
         let context = gst::glib::MainContext::default();
         let mut signals_seen = false;
         loop {
@@ -136,7 +149,7 @@ impl<'a> Watch<'a> {
                 break;
             }
             let age = self.age_ms.load(Ordering::Relaxed);
-            self.status.show((self.camera && age != NO_AGE).then(|| Duration::from_millis(age)));
+            self.status.show((self.camera.is_some() && age != NO_AGE).then(|| Duration::from_millis(age)));
         }
         self.status.clear();
         let complete = self.complete;
@@ -150,18 +163,10 @@ impl<'a> Watch<'a> {
 
     /// Time-outs, and the length of a file once it is known.
     fn look_after(&mut self, failure: &mut Option<anyhow::Error>) -> Next {
+        if let Next::Done = self.look_after_camera(failure) {
+            return Next::Done;
+        }
         match self.stopping {
-            None if self.camera && self.status.silence() > SILENCE => {
-                let frames = self.status.counts.total();
-                failure.get_or_insert_with(|| {
-                    anyhow!(
-                        "input {:?}: expected a frame at least every {} s, got none after {frames} frames",
-                        self.input_text,
-                        SILENCE.as_secs()
-                    )
-                });
-                self.stop();
-            }
             Some(since) if since.elapsed() > LAST_BUFFER + FINISHING => {
                 tracing::warn!("the output did not finish in time");
                 return Next::Done;
@@ -169,7 +174,7 @@ impl<'a> Watch<'a> {
             Some(since) if since.elapsed() > LAST_BUFFER => self.corridor.gate.close_now(),
             _ => {}
         }
-        if !self.endless
+        if self.camera.is_none()
             && let Some(duration) = self.corridor.pipeline.query_duration::<gst::ClockTime>()
         {
             self.status.set_duration(
@@ -177,6 +182,56 @@ impl<'a> Watch<'a> {
             );
         }
         Next::Continue
+    }
+
+    /// Says what became of the camera, and ends a run whose time is over while there is none.
+    fn look_after_camera(&mut self, failure: &mut Option<anyhow::Error>) -> Next {
+        while let Some(news) = self.camera.as_mut().and_then(Camera::news) {
+            self.status.clear();
+            match &news {
+                News::Lost { cause, detail } => {
+                    tracing::warn!("camera lost ({}), trying until it is back: {detail}", cause.as_str());
+                }
+                News::Back { gap } => tracing::info!("camera back after {:.1} s", gap.as_secs_f64()),
+                News::Ended => {
+                    // In order, behind the frames that still wait.
+                    if let Some(Err(error)) = self.corridor.camera.as_ref().map(|into| into.end_of_stream()) {
+                        tracing::debug!(%error, "the corridor had ended already");
+                    }
+                    continue;
+                }
+            }
+            self.write(Ok(news), failure, JsonlWriter::write_camera);
+        }
+        let Some(camera) = &self.camera else { return Next::Continue };
+        let away = camera.away_since();
+        self.status.set_away(away);
+        if let (None, Some(until), Some(now)) =
+            (self.stopping, self.corridor.gate.until(), self.corridor.pipeline.current_running_time())
+            && now >= if away.is_some() { until } else { until + BEHIND }
+        {
+            self.stop();
+        }
+        let Some(camera) = &self.camera else { return Next::Continue };
+        if self.stopping.is_some() && away.is_some() {
+            if !camera.known() {
+                failure.get_or_insert_with(|| {
+                    anyhow!(
+                        "input {:?}: expected a camera that can be reached, got: {}",
+                        self.input_text,
+                        camera.detail()
+                    )
+                });
+                return Next::Done;
+            }
+            self.corridor.gate.close_now();
+        }
+        Next::Continue
+    }
+
+    /// Ends the camera, if there is one: what became of it.
+    pub(crate) fn stop_camera(&mut self) -> Option<SourceCounts> {
+        self.camera.take().map(Camera::stop)
     }
 
     fn handle(&mut self, message: &gst::Message, failure: &mut Option<anyhow::Error>) -> Next {
@@ -201,13 +256,6 @@ impl<'a> Watch<'a> {
             }
             gst::MessageView::Eos(_) => {
                 self.complete = true;
-                if self.endless && self.stopping.is_none() {
-                    // A camera does not end; over TCP a killed one looks as if it had.
-                    let input = self.input_text;
-                    failure.get_or_insert_with(|| {
-                        anyhow!("input {input:?}: expected a camera to go on, got the end of its stream")
-                    });
-                }
                 return Next::Done;
             }
             gst::MessageView::Error(error) => {
