@@ -14,7 +14,7 @@ mod track;
 
 pub use describe::plugin_register_static;
 pub use overlay::SightlineOverlay;
-pub use track::{Late, Mode, SightlineTrack, builtin};
+pub use track::{Late, Mode, SightlineTrack, builtin, check_texts};
 
 /// One sink and one source pad of the formats in [`pixels::FORMATS`].
 fn pad_templates() -> Vec<gst::PadTemplate> {

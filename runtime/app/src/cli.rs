@@ -2,6 +2,7 @@
 
 mod models;
 mod query;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use self::models::{
     VerifyFlags,
 };
 pub(crate) use self::query::{LateArg, LlmFlags, QueryFlags};
+pub(crate) use self::serve::{Form, ServeArgs};
 
 /// Say what to watch; it finds it in the live picture and keeps a mask on it.
 #[derive(Debug, Parser)]
@@ -40,6 +42,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Track objects in a file or a live picture, and write video, masks and pictures of it
     Run(Box<RunArgs>),
+    /// Track in many feeds at once, for ever, with metrics and health over HTTP
+    Serve(ServeArgs),
     /// Measure a model against annotated video
     Eval(EvalArgs),
     /// Write a model's raw outputs on a folder of frames into one .npz file

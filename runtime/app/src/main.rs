@@ -8,8 +8,10 @@ mod eval;
 mod feed;
 mod gstreamer;
 mod models;
+mod observe;
 mod pictures;
 mod run;
+mod serve;
 mod talk;
 mod trace;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         .init();
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Models(args) => models::run(args),

@@ -3,7 +3,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::{
-    ConfigError, EncoderPreset, Kind, TrackMode, llm::LlmLayer, query::CatchupLayer, query::QueryLayer,
+    ConfigError, EncoderPreset, FeedLayers, Kind, ServeLayer, TrackMode, llm::LlmLayer, query::CatchupLayer,
+    query::QueryLayer, serve,
 };
 
 /// The text of `configs/default.toml`: complete, and the lowest layer.
@@ -25,6 +26,10 @@ pub struct Layer {
     pub catchup: CatchupLayer,
     /// `[output]`
     pub output: OutputLayer,
+    /// `[serve]`
+    pub serve: ServeLayer,
+    /// `[feeds.NAME]`; no other place than a file names them.
+    pub feeds: FeedLayers,
 }
 
 /// `[model]`
@@ -123,6 +128,14 @@ macro_rules! each_key {
         $use!(output, encoder_quantizer);
         $use!(output, contact_sheet_frames);
         $use!(output, contact_sheet_width_px);
+        $use!(serve, listen);
+        $use!(serve, engines);
+        $use!(serve, status_every_s);
+        $use!(serve, connect_timeout_s);
+        $use!(serve, silence_s);
+        $use!(serve, retry_base_s);
+        $use!(serve, retry_cap_s);
+        $use!(serve, rtsp_latency_ms);
     };
 }
 
@@ -185,6 +198,7 @@ impl Layer {
             };
         }
         each_key!(take);
+        self.feeds = serve::overlaid(self.feeds, upper.feeds);
         self
     }
 }

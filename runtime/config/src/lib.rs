@@ -10,6 +10,7 @@ mod error;
 mod layer;
 mod llm;
 mod query;
+mod serve;
 mod settings;
 
 pub use catalogue::{Catalogue, CatalogueEntry, Checkpoint, Layout};
@@ -17,4 +18,5 @@ pub use error::{ConfigError, Kind};
 pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
 pub use llm::{AnswerProtocol, LlmLayer, LlmSettings};
 pub use query::{CatchupLayer, CatchupSettings, QueryLayer, QuerySettings};
+pub use serve::{FeedLayer, FeedLayers, FeedSettings, FeedTransport, ServeLayer, ServeSettings};
 pub use settings::{EncoderPreset, ModelSettings, OutputSettings, Settings, TrackMode, TrackSettings};

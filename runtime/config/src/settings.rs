@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -5,6 +7,7 @@ use crate::{
     check::{given, within},
     llm::LlmSettings,
     query::{CatchupSettings, QuerySettings},
+    serve::{self, FeedSettings, ServeSettings},
 };
 
 /// Whether frames may be passed over.
@@ -101,6 +104,10 @@ pub struct Settings {
     pub catchup: CatchupSettings,
     /// `[output]`
     pub output: OutputSettings,
+    /// `[serve]`
+    pub serve: ServeSettings,
+    /// `[feeds.NAME]`
+    pub feeds: BTreeMap<String, FeedSettings>,
 }
 
 impl Settings {
@@ -110,13 +117,16 @@ impl Settings {
     /// `Kind::Value` naming the key, its range and what came.
     pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
         let defaults = Layer::from_toml("configs/default.toml", DEFAULTS)?;
-        let Layer { model, track, llm, query, catchup, output } =
+        let Layer { model, track, llm, query, catchup, output, serve, feeds } =
             layers.into_iter().fold(defaults, Layer::overlaid);
         let name = given("model.name", model.name)?;
         if name.trim().is_empty() {
             return Err(ConfigError::new(Kind::Value, "setting model.name", "a name or a folder", "\"\""));
         }
+        let query = query.check()?;
         Ok(Self {
+            feeds: serve::check(feeds, query.caption_every.is_some())?,
+            serve: serve.check()?,
             model: ModelSettings { name, threads: within("model.threads", model.threads, 0..=256)? },
             track: TrackSettings {
                 mode: given("track.mode", track.mode)?,
@@ -126,7 +136,7 @@ impl Settings {
                 sprinkle_area: within("track.sprinkle_area", track.sprinkle_area, 0..=MAX_AREA_PX)?,
             },
             llm: llm.check()?,
-            query: query.check()?,
+            query,
             catchup: catchup.check()?,
             output: OutputSettings {
                 encoder_preset: given("output.encoder_preset", output.encoder_preset)?,

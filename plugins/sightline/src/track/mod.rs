@@ -35,6 +35,15 @@ glib::wrapper! {
         @extends gst_base::BaseTransform, gst::Element, gst::Object;
 }
 
+/// Whether `sightlinetrack` would take these values of its properties `prompts` and `queries`; mask files are read.
+///
+/// # Errors
+/// The element's own, which name the prompt or the question.
+pub fn check_texts(prompts: &str, queries: &str) -> Result<(), sightline_core::ValueError> {
+    prompts::parse_text(prompts)?;
+    questions::parse_text(queries).map(drop)
+}
+
 /// Registers the element.
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(Some(plugin), "sightlinetrack", gst::Rank::NONE, SightlineTrack::static_type())

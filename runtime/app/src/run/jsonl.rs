@@ -126,6 +126,16 @@ impl JsonlWriter {
 }
 
 impl<W: Write> JsonlWriter<W> {
+    /// Writes to `out`.
+    pub(crate) fn over(out: W) -> Self {
+        Self { out }
+    }
+
+    /// What was written to.
+    pub(crate) fn into_inner(self) -> W {
+        self.out
+    }
+
     /// Writes a frame. `age` is the time since the newest frame that was looked at.
     pub(crate) fn write(&mut self, record: &FrameRecord, age: Option<Duration>) -> Result<()> {
         let looked_at = record.outcome.skip_reason().is_none();
@@ -239,9 +249,9 @@ mod tests {
     use super::*;
 
     fn line(record: &FrameRecord, age: Option<Duration>) -> serde_json::Value {
-        let mut writer = JsonlWriter { out: Vec::new() };
+        let mut writer = JsonlWriter::over(Vec::new());
         writer.write(record, age).unwrap();
-        let text = String::from_utf8(writer.out).unwrap();
+        let text = String::from_utf8(writer.into_inner()).unwrap();
         assert!(text.ends_with('\n') && text.lines().count() == 1, "{text}");
         serde_json::from_str(&text).unwrap()
     }

@@ -5,7 +5,7 @@ mod contact_sheet;
 mod failure;
 mod gate;
 pub(crate) mod input;
-mod jsonl;
+pub(crate) mod jsonl;
 mod pipeline;
 mod prompts;
 mod status;

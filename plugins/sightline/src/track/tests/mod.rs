@@ -2,6 +2,7 @@
 
 mod every_frame;
 mod live;
+mod pipeline_citizen;
 mod prompting;
 mod questions;
 mod stream;

@@ -1,0 +1,336 @@
+//! One feed: a corridor of its own on a thread of its own, built anew when it fails.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use gst::prelude::*;
+use sightline_config::{FeedSettings, FeedTransport, Settings};
+use sightline_telemetry::FeedMetrics;
+
+use super::{
+    corridor::{self, Corridor},
+    lines::Lines,
+    measure::{Measure, SharedTally, count},
+};
+use crate::{
+    feed::{SourceEvent, SourceOptions, Supervised, Transport},
+    observe::{FeedHealth, Phase},
+    run::input::Input,
+};
+
+/// The loop goes round at least so often.
+const ROUND: Duration = Duration::from_millis(100);
+/// Counts are taken from the source and the element so often.
+const COUNTS: Duration = Duration::from_secs(1);
+/// What the source says on its way to the log. Full: `DropNewest`; all of it is counted before.
+const EVENTS: usize = 256;
+/// Pauses before a corridor that failed is built anew: the first, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+/// A corridor that played for so long was sound.
+const SOUND: Duration = Duration::from_secs(60);
+/// How long the last frames have once the input is over.
+const LAST_FRAMES: Duration = Duration::from_secs(5);
+
+/// What a feed's thread works with.
+pub(crate) struct Feed {
+    pub(crate) name: String,
+    pub(crate) feed: FeedSettings,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) metrics: Arc<FeedMetrics>,
+    pub(crate) health: Arc<FeedHealth>,
+    pub(crate) tally: SharedTally,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// Why a corridor is no more, when nothing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Stopped,
+    Over,
+}
+
+impl Feed {
+    /// Plays until the stop, or until its input is over.
+    pub(crate) fn run(self) {
+        let lines = self.feed.jsonl.as_deref().map(|path| Lines::start(&self.name, path, &self.metrics));
+        let lines = lines.transpose().unwrap_or_else(|error| {
+            tracing::error!(feed = self.name, "no lines will be written: {error:#}");
+            None
+        });
+        let mut measure = Measure {
+            feed: self.name.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tally: self.tally.clone(),
+            lines,
+            server: self.settings.llm.url.is_some(),
+            looked_at: None,
+            lost_since: None,
+        };
+        let mut failures = 0;
+        let end = loop {
+            if self.stopped() {
+                break End::Stopped;
+            }
+            let begun = Instant::now();
+            match self.play(&mut measure) {
+                Ok(end) => break end,
+                Err(error) => {
+                    failures = if begun.elapsed() > SOUND { 1 } else { failures + 1 };
+                    let pause = pause(failures);
+                    self.health.trouble(&format!("{error:#}"));
+                    self.health.enter(Phase::Waiting);
+                    tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {error:#}");
+                    self.wait(pause);
+                    self.metrics.restarted();
+                    self.tally.lock().restarts += 1;
+                }
+            }
+        };
+        self.metrics.up(false);
+        self.metrics.camera_rate(0.0);
+        if let Some(lines) = measure.lines.take() {
+            lines.finish();
+        }
+        self.health.enter(if end == End::Over { Phase::Ended } else { Phase::Stopping });
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn wait(&self, pause: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < pause && !self.stopped() {
+            self.health.tick(None);
+            std::thread::sleep(ROUND.min(pause));
+        }
+    }
+
+    /// One corridor, from being built to its end.
+    fn play(&self, measure: &mut Measure) -> Result<End> {
+        self.health.enter(Phase::Loading);
+        let input = Input::parse(&self.feed.input)?;
+        let corridor = corridor::build(&self.name, &self.feed, &self.settings, &self.metrics)?;
+        // Running times begin anew.
+        measure.looked_at = None;
+        let result = self.play_in(&corridor, &input, measure);
+        self.metrics.up(false);
+        // First to READY: the outcomes of the last frames are told before the bus is emptied.
+        for state in [gst::State::Ready, gst::State::Null] {
+            if corridor.pipeline.set_state(state).is_err() {
+                tracing::debug!(feed = self.name, ?state, "the corridor did not stop cleanly");
+            }
+            while let Some(message) = corridor.bus.pop() {
+                if let Some(structure) = element_structure(&message) {
+                    measure.message(structure);
+                }
+            }
+        }
+        result
+    }
+
+    fn play_in(&self, corridor: &Corridor, input: &Input, measure: &mut Measure) -> Result<End> {
+        if corridor.pipeline.set_state(gst::State::Playing).is_err() {
+            return Err(reason_on_bus(&corridor.bus));
+        }
+        self.metrics.model(self.model(), &corridor.track.property::<String>("provider"));
+        let (sender, events) = sync_channel(EVENTS);
+        let metrics = Arc::clone(&self.metrics);
+        let told = move |event: SourceEvent| {
+            count(&metrics, &event);
+            let _ = sender.try_send(event);
+        };
+        let source = Supervised::start(&self.name, input, self.options(), &corridor.entry, told)?;
+        self.health.enter(Phase::Running);
+        let end = self.watch(corridor, &source, &events, measure);
+        source.stop();
+        end
+    }
+
+    fn watch(
+        &self,
+        corridor: &Corridor,
+        source: &Supervised,
+        events: &Receiver<SourceEvent>,
+        measure: &mut Measure,
+    ) -> Result<End> {
+        let mut counted = Counted { at: Instant::now(), frames: 0, door_drops: 0 };
+        let mut over: Option<Instant> = None;
+        loop {
+            if self.stopped() {
+                return Ok(End::Stopped);
+            }
+            let round = gst::ClockTime::try_from(ROUND).unwrap_or(gst::ClockTime::SECOND);
+            // One round's worth at most, so that a flood of messages cannot keep the rest waiting.
+            let begun = Instant::now();
+            let mut next = corridor.bus.timed_pop(round);
+            while let Some(message) = next {
+                if let Some(end) = self.message(&message, corridor, measure)? {
+                    return Ok(end);
+                }
+                next = if begun.elapsed() < ROUND * 2 { corridor.bus.pop() } else { None };
+            }
+            for event in events.try_iter().take(EVENTS) {
+                measure.source(&event);
+                match &event {
+                    SourceEvent::Connected { .. } => self.health.trouble(""),
+                    SourceEvent::Lost { detail, .. } => self.health.trouble(detail),
+                    SourceEvent::Ended => {
+                        over.get_or_insert_with(Instant::now);
+                        // Refused where the source has said so itself.
+                        let _ = corridor.entry.end_of_stream();
+                    }
+                    _ => {}
+                }
+            }
+            if over.is_some_and(|since| since.elapsed() > LAST_FRAMES) {
+                return Ok(End::Over);
+            }
+            let since_last_frame = source.counts().since_last_frame;
+            self.health.tick(since_last_frame);
+            self.metrics.up(since_last_frame.is_some_and(|since| since < self.settings.serve.silence));
+            if counted.at.elapsed() >= COUNTS {
+                self.count(source, corridor, &mut counted);
+            }
+        }
+    }
+
+    fn message(
+        &self,
+        message: &gst::Message,
+        corridor: &Corridor,
+        measure: &mut Measure,
+    ) -> Result<Option<End>> {
+        match message.view() {
+            gst::MessageView::Element(_) => {
+                if let Some(structure) = element_structure(message) {
+                    measure.message(structure);
+                }
+            }
+            gst::MessageView::Eos(_) => return Ok(Some(End::Over)),
+            gst::MessageView::Error(error) => return Err(explained(error)),
+            gst::MessageView::Warning(warning) => {
+                let text = warning.error().message().to_owned();
+                // Refused prompts are told by their own message.
+                if !text.starts_with("prompt refused") {
+                    tracing::warn!(feed = self.name, "{text}");
+                }
+            }
+            gst::MessageView::Latency(_) => {
+                if let Err(error) = corridor.pipeline.recalculate_latency() {
+                    tracing::debug!(feed = self.name, %error, "cannot work out the latency");
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn count(&self, source: &Supervised, corridor: &Corridor, counted: &mut Counted) {
+        let (counts, now) = (source.counts(), Instant::now());
+        let frames = counts.frames.saturating_sub(counted.frames);
+        self.metrics.camera_frames(frames, counts.door_drops.saturating_sub(counted.door_drops));
+        let rate = frames as f64 / (now - counted.at).as_secs_f64();
+        self.metrics.camera_rate(rate);
+        *counted = Counted { at: now, frames: counts.frames, door_drops: counts.door_drops };
+        let stats = corridor.track.property::<Option<gst::Structure>>("stats");
+        let part = |name| {
+            let ns = stats.as_ref().and_then(|stats| stats.get::<u64>(name).ok());
+            ns.map(Duration::from_nanos)
+        };
+        let mut tally = self.tally.lock();
+        tally.camera_frames += frames;
+        tally.camera_rate = rate;
+        tally.latency = part("latency-p50").zip(part("latency-p99")).map(<[Duration; 2]>::from);
+    }
+
+    fn model(&self) -> &str {
+        self.feed.model.as_deref().unwrap_or(&self.settings.model.name)
+    }
+
+    fn options(&self) -> SourceOptions {
+        let serve = &self.settings.serve;
+        SourceOptions {
+            connect_timeout: serve.connect_timeout,
+            silence: serve.silence,
+            retry_base: serve.retry_base,
+            retry_cap: serve.retry_cap,
+            rtsp_latency: serve.rtsp_latency,
+            transport: match self.feed.transport {
+                FeedTransport::Auto => Transport::Auto,
+                FeedTransport::Tcp => Transport::Tcp,
+                FeedTransport::Udp => Transport::Udp,
+            },
+            loop_file: self.feed.repeat,
+            pace: None,
+        }
+    }
+}
+
+/// What was added to the counters so far.
+struct Counted {
+    at: Instant,
+    frames: u64,
+    door_drops: u64,
+}
+
+/// Doubling from the first to the longest, the second half by chance, so that feeds that fell together rise apart.
+fn pause(failures: u32) -> Duration {
+    let [first, longest] = PAUSES;
+    let whole = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+    let chance = (RandomState::new().hash_one(failures) >> 11) as f64 / (1_u64 << 53) as f64;
+    whole.mul_f64(0.5 + chance / 2.0)
+}
+
+fn element_structure(message: &gst::Message) -> Option<&gst::StructureRef> {
+    (message.type_() == gst::MessageType::Element).then(|| message.structure()).flatten()
+}
+
+fn explained(error: &gst::message::Error) -> anyhow::Error {
+    let (what, element) = (error.error(), error.src().map(|source| source.name().to_string()));
+    let text = what.message().trim().trim_end_matches('.').to_owned();
+    match element.as_deref() {
+        // Our element says everything in the message.
+        Some("track") | None => anyhow!(text),
+        Some(element) => anyhow!("element {element:?} failed: {text}"),
+    }
+}
+
+/// The first error on the bus, when the pipeline did not even start.
+fn reason_on_bus(bus: &gst::Bus) -> anyhow::Error {
+    let patience = gst::ClockTime::from_mseconds(100);
+    let message = bus.timed_pop_filtered(patience, &[gst::MessageType::Error]);
+    match message.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => explained(error),
+        _ => anyhow!("the corridor refused to play"),
+    }
+}
+
+/// Starts the thread.
+pub(crate) fn spawn(feed: Feed) -> Result<std::thread::JoinHandle<()>> {
+    let name = format!("serve-{}", feed.name);
+    std::thread::Builder::new().name(name).spawn(move || feed.run()).context("cannot start a feed's thread")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_cap_and_differ() {
+        for (failures, whole_ms) in [(1, 500), (2, 1000), (3, 2000), (7, 30_000), (u32::MAX, 30_000)] {
+            let whole = Duration::from_millis(whole_ms);
+            let pauses: Vec<_> = (0..50).map(|_| pause(failures)).collect();
+            assert!(pauses.iter().all(|pause| (whole / 2..=whole).contains(pause)), "{failures}: {pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{failures}");
+        }
+    }
+}
