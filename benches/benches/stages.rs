@@ -1,12 +1,12 @@
 //! The corridor's pixel work, one stage a group, on one core of the CPU.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use sightline_core::{Filter, ImageSpec, Mask, NormBox, Picture, PixelFormat, Plane, Rle};
 use sightline_vision::draw::{Painter, PictureMut, PlaneMut, label, palette, rectangle};
-use sightline_vision::{MaskUpscaler, Preprocessor, davis, downscale, resize_mask};
+use sightline_vision::{Coaster, Course, MaskUpscaler, Preprocessor, Ride, davis, downscale, resize_mask};
 
 const SIZES: [(&str, u32, u32); 2] = [("720p", 1280, 720), ("1080p", 1920, 1080)];
 
@@ -150,5 +150,78 @@ fn draw(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, preprocess, masks, measures, draw);
+/// A smooth pattern, moved to the right; noise would have nothing to follow.
+fn moved_luma(width: u32, height: u32, by: f32) -> Vec<u8> {
+    let value = |at: u32| {
+        let (x, y) = ((at % width) as f32 - by, (at / width) as f32);
+        let waves = (x / 17.0).sin() * (y / 23.0).cos() + (x / 41.0 + y / 29.0).sin();
+        (127.0 + 60.0 * waves) as u8
+    };
+    (0..width * height).map(value).collect()
+}
+
+fn coast(c: &mut Criterion) {
+    let mut group = c.benchmark_group("coast/cpu");
+    for (size, width, height) in SIZES {
+        let mut coaster = Coaster::new(8);
+        let chroma = vec![128; (width * height / 2) as usize];
+        let frames: Vec<_> = [0.0, 9.0].map(|by| moved_luma(width, height, by)).into();
+        let stride_bytes = width as usize;
+        let pictures: Vec<_> = frames
+            .iter()
+            .map(|luma| [luma, &chroma].map(|data| Plane { data, stride_bytes }))
+            .map(|planes| Picture::new(PixelFormat::Nv12, width, height, &planes).unwrap())
+            .collect();
+        let mut index = 0;
+        group.bench_function(BenchmarkId::new("see/nv12", size), |b| {
+            b.iter(|| {
+                index += 1;
+                coaster.see(index, black_box(&pictures[0])).unwrap();
+            });
+        });
+        coaster.see(index + 1, &pictures[0]).unwrap();
+        coaster.see(index + 2, &pictures[1]).unwrap();
+        let masks = [
+            ellipse(width, height, width / 4, height * 2 / 3),
+            ellipse(width, height, width / 4 - 20, height * 2 / 3),
+        ];
+        let [mask, older] = masks.map(|mask| Rle::encode(&mask));
+        let ride = Ride::new(Arc::new(mask.clone()), index + 1);
+        group.bench_function(BenchmarkId::new("carry/one-frame", size), |b| {
+            b.iter_batched_ref(
+                || ride.clone(),
+                |ride| coaster.carry(ride, index + 2).unwrap(),
+                BatchSize::SmallInput,
+            );
+        });
+        let mut there = ride.clone();
+        coaster.carry(&mut there, index + 2).unwrap();
+        group.bench_function(BenchmarkId::new("carry/mask-only", size), |b| {
+            b.iter(|| coaster.carry(&mut there, index + 2).unwrap());
+        });
+        let frame = Duration::from_millis(40);
+        group.bench_function(BenchmarkId::new("course", size), |b| {
+            b.iter(|| Course::of(black_box(&older), &mask, frame).unwrap());
+        });
+        // Another way of the same size, so that there is something to do.
+        let course = Course::of(&mask, &shifted(&mask), frame).unwrap();
+        group.bench_function(BenchmarkId::new("ahead", size), |b| {
+            b.iter(|| course.ahead(black_box(&mask), frame))
+        });
+    }
+    group.finish();
+}
+
+/// The mask ten pixels further right.
+fn shifted(mask: &Rle) -> Rle {
+    let by = 10 * mask.height_px();
+    let mut counts = mask.counts().to_vec();
+    counts[0] += by;
+    if let Some(last) = counts.last_mut() {
+        *last -= by;
+    }
+    Rle::new(mask.width_px(), mask.height_px(), counts).unwrap()
+}
+
+criterion_group!(benches, preprocess, masks, measures, draw, coast);
 criterion_main!(benches);

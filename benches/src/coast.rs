@@ -10,13 +10,14 @@ use std::{
     fs::File,
     io::{BufReader, Write as _},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use sightline_core::{Mask, Rle};
-use sightline_vision::{davis::region_similarity, forecast};
+use sightline_core::{Mask, Picture, PixelFormat, Plane, Rle};
+use sightline_vision::{Coaster, Ride, davis::region_similarity, forecast};
 
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 24);
 
@@ -42,10 +43,17 @@ struct Args {
     csv: Option<PathBuf>,
 }
 
+/// How long it took, over all frames.
+#[derive(Default)]
+struct Cost {
+    see: (Duration, u32),
+    carry: (Duration, u32),
+}
+
 /// J by frames passed and way of bringing the mask there.
 type Means = BTreeMap<(usize, &'static str), f64>;
 
-const WAYS: [&str; 2] = ["repeated", "forecast"];
+const WAYS: [&str; 3] = ["repeated", "forecast", "carried"];
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -59,9 +67,9 @@ fn main() -> Result<()> {
         "expected sequences and steps of at least 1"
     );
     let mut csv = String::from("sequence,frames,way,j\n");
-    let mut all = Means::new();
+    let (mut all, mut cost) = (Means::new(), Cost::default());
     for name in &names {
-        let means = sequence(&args, name).with_context(|| format!("sequence {name:?}"))?;
+        let means = sequence(&args, name, &mut cost).with_context(|| format!("sequence {name:?}"))?;
         for ((frames, way), j) in means {
             csv.push_str(&format!("{name},{frames},{way},{j:.3}\n"));
             *all.entry((frames, way)).or_default() += j / names.len() as f64;
@@ -71,13 +79,19 @@ fn main() -> Result<()> {
     for frames in &args.frames {
         println!("{frames:6}  {}", WAYS.map(|way| format!("{:9.2}", all[&(*frames, way)])).join(" "));
     }
+    let mean = |(time, count): (Duration, u32)| time.as_secs_f64() * 1e3 / f64::from(count.max(1));
+    println!(
+        "see {:.2} ms a frame (RGB), carry {:.2} ms a frame and object",
+        mean(cost.see),
+        mean(cost.carry)
+    );
     if let Some(path) = &args.csv {
         File::create(path)?.write_all(csv.as_bytes())?;
     }
     Ok(())
 }
 
-fn sequence(args: &Args, name: &str) -> Result<Means> {
+fn sequence(args: &Args, name: &str, cost: &mut Cost) -> Result<Means> {
     let truths = files(&args.data.join("Annotations/480p").join(name))?
         .iter()
         .map(|path| annotation(path))
@@ -86,6 +100,17 @@ fn sequence(args: &Args, name: &str) -> Result<Means> {
         None => truths.iter().map(Rle::encode).collect(),
         Some(folder) => told(&folder.join(format!("{name}.jsonl")), &truths)?,
     };
+    let pictures = files(&args.data.join("JPEGImages/480p").join(name))?;
+    ensure!(pictures.len() == truths.len(), "expected a picture an annotation, got {}", pictures.len());
+    let mut coaster = Coaster::new(pictures.len());
+    for (index, path) in pictures.iter().enumerate() {
+        let (width, height, data) = rgb(path)?;
+        let plane = Plane { data: &data, stride_bytes: width as usize * 3 };
+        let picture = Picture::new(PixelFormat::Rgb, width, height, &[plane])?;
+        let start = Instant::now();
+        coaster.see(index as u64, &picture)?;
+        cost.see = (cost.see.0 + start.elapsed(), cost.see.1 + 1);
+    }
     let longest = args.frames.iter().copied().max().unwrap_or(1);
     let mut sums: BTreeMap<(usize, &'static str), (f64, usize)> = BTreeMap::new();
     for from in (args.apart..masks.len() - 1).step_by(args.every) {
@@ -93,12 +118,20 @@ fn sequence(args: &Args, name: &str) -> Result<Means> {
         if older.area_px() == 0 || mask.area_px() == 0 {
             continue;
         }
+        let mut ride = Ride::new(Arc::new(mask.clone()), from as u64);
         for passed in (1..=longest).take_while(|passed| from + passed < masks.len()) {
+            let start = Instant::now();
+            let carried = coaster.carry(&mut ride, (from + passed) as u64);
+            cost.carry = (cost.carry.0 + start.elapsed(), cost.carry.1 + 1);
             if !args.frames.contains(&passed) {
                 continue;
             }
             let count = |frames: usize| FRAME * frames as u32;
-            let there = [mask.clone(), forecast(older, mask, count(args.apart), count(passed))];
+            let there = [
+                mask.clone(),
+                forecast(older, mask, count(args.apart), count(passed)),
+                carried.map_or_else(|| mask.clone(), |carried| carried.mask),
+            ];
             for (way, there) in WAYS.iter().zip(there) {
                 let (sum, n) = sums.entry((passed, way)).or_default();
                 *sum += 100.0 * region_similarity(&there.decode(), &truths[from + passed])?;
@@ -114,6 +147,15 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
+}
+
+fn rgb(path: &Path) -> Result<(u32, u32, Vec<u8>)> {
+    let bytes = std::fs::read(path)?;
+    let mut image = mozjpeg::Decompress::new_mem(&bytes)?.rgb()?;
+    let (width, height) = (image.width() as u32, image.height() as u32);
+    let data: Vec<u8> = image.read_scanlines()?;
+    image.finish()?;
+    Ok((width, height, data))
 }
 
 /// An annotation of one object: grey, everything but 0 is it.

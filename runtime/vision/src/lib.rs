@@ -17,7 +17,7 @@ mod rgb;
 mod sample;
 mod upscale;
 
-pub use coast::{Course, forecast};
+pub use coast::{Carried, Coaster, Course, Ride, forecast};
 pub use colour::dominant_colour;
 pub use components::ComponentFilter;
 pub use motion::{Motion, OwnMotion};

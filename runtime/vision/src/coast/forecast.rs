@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sightline_core::Rle;
 
-use super::warp::{Move, moved};
+use super::{fit::Move, warp::moved};
 
 /// Cells of the longer side of the grid that two masks are laid over each other on.
 const GRID: usize = 64;
@@ -67,11 +67,11 @@ impl Course {
     pub fn ahead(&self, newer: &Rle, ahead: Duration) -> Rle {
         let seconds = ahead.min(MAX_AHEAD).as_secs_f32();
         let scale = (self.growth_s * seconds).exp().clamp(1.0 / MAX_GROWTH, MAX_GROWTH);
-        let by = Move { middle_px: self.middle_px, way_px: self.way_px_s.map(|v| v * seconds), scale };
-        if by.way_px.iter().all(|v| v.abs() < 0.5) && (scale - 1.0).abs() < 1e-3 {
+        let way = self.way_px_s.map(|v| v * seconds);
+        if way.iter().all(|v| v.abs() < 0.5) && (scale - 1.0).abs() < 1e-3 {
             return newer.clone();
         }
-        moved(newer, &by)
+        moved(newer, &Move::about(self.middle_px, way, scale))
     }
 
     /// Way of the object's middle in pixels of the picture a second, right and down.

@@ -1,13 +1,53 @@
-//! A mask moved and scaled, on its run lengths.
+//! A mask moved, scaled and bent, on its run lengths or the bytes of its box.
 
 use sightline_core::Rle;
 
-/// `y = middle + way + scale * (x - middle)` for `x` in pixels of the picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Move {
-    pub(super) middle_px: [f32; 2],
-    pub(super) way_px: [f32; 2],
-    pub(super) scale: f32,
+use super::fit::Move;
+
+/// Nodes of the longer side of the grid that a bend is worked out on.
+const NODES: f32 = 16.0;
+/// How far a point bends its surroundings, in square roots of the mask's area.
+const REACH: f32 = 0.3;
+/// Points that do not bend, everywhere: where few points are they bend less.
+const RIDGE: f32 = 0.3;
+
+/// A place of the mask after the move, and how far what is there lies from it, in pixels of the picture.
+pub(super) type Bend = ([f32; 2], [f32; 2]);
+
+/// Run lengths under construction, from columns in order.
+struct Runs {
+    width: u32,
+    height: u32,
+    counts: Vec<u32>,
+    end: u32,
+}
+
+impl Runs {
+    fn like(mask: &Rle) -> Self {
+        let counts = Vec::with_capacity(mask.counts().len() * 2 + 2);
+        Self { width: mask.width_px(), height: mask.height_px(), counts, end: 0 }
+    }
+
+    fn push(&mut self, x: u32, y0: u32, y1: u32) {
+        let (start, stop) = (x * self.height + y0, x * self.height + y1);
+        if start >= stop {
+            return;
+        }
+        match self.counts.last_mut() {
+            Some(last) if start == self.end => *last += stop - start,
+            _ => self.counts.extend([start - self.end, stop - start]),
+        }
+        self.end = stop;
+    }
+
+    fn finish(mut self) -> Rle {
+        let all = self.width * self.height;
+        if self.end < all {
+            self.counts.push(all - self.end);
+        }
+        // They add up by construction.
+        Rle::new(self.width, self.height, self.counts).unwrap_or_else(|_| Rle::empty(self.width, self.height))
+    }
 }
 
 /// The mask after the move, at the same picture size: a pixel is set where the one behind its middle was. What leaves the
@@ -15,85 +55,208 @@ pub(super) struct Move {
 pub(super) fn moved(mask: &Rle, by: &Move) -> Rle {
     let (width, height) = (mask.width_px(), mask.height_px());
     let mut runs: Vec<(u32, u32)> = Vec::with_capacity(mask.counts().len());
-    // Index of the first run of each column, and their end.
-    let mut starts: Vec<u32> = vec![0; width as usize + 1];
+    // Index behind the last run of each column, shifted by one column.
+    let mut ends: Vec<usize> = vec![0; width as usize + 1];
     mask.for_each_run(|x, y0, y1| {
         runs.push((y0, y1));
-        starts[x as usize + 1] = runs.len() as u32;
+        ends[x as usize + 1] = runs.len();
     });
-    for at in 1..starts.len() {
-        starts[at] = starts[at].max(starts[at - 1]);
+    for at in 1..ends.len() {
+        ends[at] = ends[at].max(ends[at - 1]);
     }
-    let [from_x, from_y] = by.middle_px;
-    let [to_x, to_y] = [from_x + by.way_px[0], from_y + by.way_px[1]];
-    let row = |y: u32| (to_y + by.scale * (y as f32 - from_y)).round().clamp(0.0, height as f32) as u32;
-    let mut counts: Vec<u32> = Vec::with_capacity(mask.counts().len() + 2);
-    let mut end = 0;
+    let row = |y: u32| (by.scale * y as f32 + by.to[1]).round().clamp(0.0, height as f32) as u32;
+    let mut out = Runs::like(mask);
     for x in 0..width {
-        let source = (from_x + (x as f32 + 0.5 - to_x) / by.scale).floor();
-        if source < 0.0 || source >= width as f32 {
-            continue;
-        }
-        let column = source as usize;
-        for (y0, y1) in &runs[starts[column] as usize..starts[column + 1] as usize] {
-            let (start, stop) = (x * height + row(*y0), x * height + row(*y1));
-            if start >= stop {
-                continue;
-            }
-            match counts.last_mut() {
-                Some(last) if start == end => *last += stop - start,
-                _ => counts.extend([start - end, stop - start]),
-            }
-            end = stop;
+        let source = ((x as f32 + 0.5 - by.to[0]) / by.scale).floor();
+        if source >= 0.0 && source < width as f32 {
+            let column = source as usize;
+            runs[ends[column]..ends[column + 1]].iter().for_each(|(y0, y1)| out.push(x, row(*y0), row(*y1)));
         }
     }
-    if end < width * height {
-        counts.push(width * height - end);
+    out.finish()
+}
+
+/// As [`moved`], and then bent: around each place the mask goes as far on as is said of it.
+pub(super) fn bent(mask: &Rle, by: &Move, bends: &[Bend]) -> Rle {
+    let Some(bounds) = mask.bounds() else { return mask.clone() };
+    let (width, height) = (mask.width_px(), mask.height_px());
+    let source = Source::of(mask, bounds.to_pixels(width, height));
+    let furthest = bends.iter().map(|(_, off)| off[0].abs().max(off[1].abs())).fold(0.0, f32::max) + 1.0;
+    let low = |axis: usize| by.scale * source.origin[axis] as f32 + by.to[axis] - furthest;
+    let high = |axis: usize| low(axis) + by.scale * source.size[axis] as f32 + 2.0 * furthest;
+    let sides = [width, height].map(|side| side as f32);
+    let from = [0, 1].map(|axis| low(axis).clamp(0.0, sides[axis]).floor() as u32);
+    let to = [0, 1].map(|axis| high(axis).clamp(0.0, sides[axis]).ceil() as u32);
+    if from[0] >= to[0] || from[1] >= to[1] {
+        return Rle::empty(width, height);
     }
-    // They add up by construction.
-    Rle::new(width, height, counts).unwrap_or_else(|_| mask.clone())
+    let field = Field::new(mask, by, bends, from, to);
+    let mut out = Runs::like(mask);
+    let mut column = vec![[0.0_f32; 2]; field.nodes[1]];
+    for x in from[0]..to[0] {
+        field.column(x, &mut column);
+        let mut start = None;
+        for (node, pair) in column.windows(2).enumerate() {
+            let top = from[1] + (node as f32 * field.step).ceil() as u32;
+            let bottom = (from[1] + ((node + 1) as f32 * field.step).ceil() as u32).min(to[1]);
+            let slope = [0, 1].map(|axis| (pair[1][axis] - pair[0][axis]) / field.step);
+            for y in top..bottom {
+                let along = (y - from[1]) as f32 - node as f32 * field.step;
+                let off = [0, 1].map(|axis| pair[0][axis] + slope[axis] * along);
+                let set = source.at([
+                    (x as f32 + 0.5 - by.to[0] - off[0]) / by.scale,
+                    (y as f32 + 0.5 - by.to[1] - off[1]) / by.scale,
+                ]);
+                match (set, start) {
+                    (true, None) => start = Some(y),
+                    (false, Some(first)) => {
+                        out.push(x, first, y);
+                        start = None;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(first) = start {
+            out.push(x, first, to[1]);
+        }
+    }
+    out.finish()
+}
+
+/// The bytes of a mask's box, column by column.
+struct Source {
+    origin: [usize; 2],
+    size: [usize; 2],
+    data: Vec<u8>,
+}
+
+impl Source {
+    fn of(mask: &Rle, bounds_px: [f32; 4]) -> Self {
+        let [x0, y0, x1, y1] = bounds_px.map(|v| v.round() as usize);
+        let (origin, size) = ([x0, y0], [x1 - x0, y1 - y0]);
+        let mut data = vec![0; size[0] * size[1]];
+        mask.for_each_run(|x, top, bottom| {
+            let column = (x as usize - x0) * size[1];
+            data[column + top as usize - y0..column + bottom as usize - y0].fill(1);
+        });
+        Self { origin, size, data }
+    }
+
+    fn at(&self, [x, y]: [f32; 2]) -> bool {
+        // Below the origin becomes a number far beyond the size.
+        let column = (x.floor() as isize - self.origin[0] as isize) as usize;
+        let row = (y.floor() as isize - self.origin[1] as isize) as usize;
+        column < self.size[0] && row < self.size[1] && self.data[column * self.size[1] + row] != 0
+    }
+}
+
+/// How far the mask goes on at the nodes of a coarse grid over a part of the picture.
+struct Field {
+    origin: [u32; 2],
+    step: f32,
+    /// Columns and rows.
+    nodes: [usize; 2],
+    /// Column by column.
+    values: Vec<[f32; 2]>,
+}
+
+impl Field {
+    fn new(mask: &Rle, by: &Move, bends: &[Bend], from: [u32; 2], to: [u32; 2]) -> Self {
+        let sides = [0, 1].map(|axis| (to[axis] - from[axis]) as f32);
+        let step = (sides[0].max(sides[1]) / NODES).max(4.0);
+        let nodes = sides.map(|side| (side / step).ceil() as usize + 1);
+        let reach = REACH * by.scale * (mask.area_px() as f32).sqrt();
+        let mut values = Vec::with_capacity(nodes[0] * nodes[1]);
+        for column in 0..nodes[0] {
+            for row in 0..nodes[1] {
+                let at = [from[0] as f32 + column as f32 * step, from[1] as f32 + row as f32 * step];
+                let (mut sum, mut weights) = ([0.0_f32; 2], RIDGE);
+                for (place, off) in bends {
+                    let far = ((place[0] - at[0]).powi(2) + (place[1] - at[1]).powi(2)) / (reach * reach);
+                    if far < 1.0 {
+                        let weight = (1.0 - far) * (1.0 - far);
+                        sum = [sum[0] + weight * off[0], sum[1] + weight * off[1]];
+                        weights += weight;
+                    }
+                }
+                values.push(sum.map(|v| v / weights));
+            }
+        }
+        Self { origin: from, step, nodes, values }
+    }
+
+    /// The values of every row of nodes at a column of pixels.
+    fn column(&self, x: u32, out: &mut [[f32; 2]]) {
+        let at = (x - self.origin[0]) as f32 / self.step;
+        let left = (at as usize).min(self.nodes[0] - 2);
+        let part = at - left as f32;
+        let rows = self.nodes[1];
+        let (here, next) = (&self.values[left * rows..][..rows], &self.values[(left + 1) * rows..][..rows]);
+        for (out, (a, b)) in out.iter_mut().zip(here.iter().zip(next)) {
+            *out = [0, 1].map(|axis| a[axis] + (b[axis] - a[axis]) * part);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use sightline_core::Mask;
 
-    fn drawn(by: &Move) -> Mask {
+    use super::*;
+
+    /// A ring with a hole, so that columns have two runs.
+    fn drawn(by: &Move, bend: impl Fn([f32; 2]) -> [f32; 2]) -> Mask {
         let mut mask = Mask::new(60, 40);
         for at in 0..60 * 40 {
             let p = [(at % 60) as f32 + 0.5, (at / 60) as f32 + 0.5];
-            let [u, v] = [0, 1]
-                .map(|axis| (p[axis] - by.middle_px[axis] - by.way_px[axis]) / by.scale + by.middle_px[axis]);
-            // A ring with a hole, so that columns have two runs.
-            let far = (u - 25.0).hypot(v - 20.0);
-            mask.data_mut()[at] = u8::from((4.0..13.0).contains(&far));
+            let off = bend(p);
+            let [u, v] = [0, 1].map(|axis| (p[axis] - by.to[axis] - off[axis]) / by.scale);
+            mask.data_mut()[at] = u8::from((4.0..13.0).contains(&(u - 25.0).hypot(v - 20.0)));
         }
         mask
     }
 
     #[test]
     fn a_moved_mask_is_the_thing_drawn_elsewhere() {
-        let still = Move { middle_px: [25.0, 20.0], way_px: [0.0; 2], scale: 1.0 };
-        let mask = Rle::encode(&drawn(&still));
-        for (name, way_px, scale) in [
+        let mask = Rle::encode(&drawn(&Move::STILL, |_| [0.0; 2]));
+        for (name, way, scale) in [
             ("still", [0.0, 0.0], 1.0),
             ("right and up", [11.0, -3.0], 1.0),
             ("over the corner", [-20.0, 15.0], 1.0),
+            ("over the other corner", [30.0, -15.0], 1.0),
             ("out of the picture", [80.0, 0.0], 1.0),
             ("larger", [2.0, 1.0], 1.2),
             ("smaller, part of a pixel", [-3.4, 0.6], 0.85),
         ] {
-            let by = Move { way_px, scale, ..still };
-            let (got, expected) = (moved(&mask, &by).decode(), drawn(&by));
-            let off = got.data().iter().zip(expected.data()).filter(|(a, b)| a != b).count();
-            // Whole pixels are exact; between them the pattern's own raster is off by a pixel at its edges.
-            let allowed = if way_px.iter().all(|v| v.fract() == 0.0) && scale == 1.0 {
-                0
-            } else {
-                expected.area_px() / 5
-            };
-            assert!(off <= allowed, "{name}: {off} of {} pixels differ", expected.area_px());
+            let by = Move::about([25.0, 20.0], way, scale);
+            let expected = drawn(&by, |_| [0.0; 2]);
+            for (how, got) in [("moved", moved(&mask, &by)), ("bent", bent(&mask, &by, &[]))] {
+                let got = got.decode();
+                let off = got.data().iter().zip(expected.data()).filter(|(a, b)| a != b).count();
+                // Whole pixels are exact; between them the mask's own raster is a pixel off at some edges.
+                let whole = way.iter().all(|v: &f32| v.fract() == 0.0) && scale == 1.0;
+                let allowed = if whole { 0 } else { expected.area_px() / 5 };
+                assert!(off <= allowed, "{name}, {how}: {off} of {} pixels differ", expected.area_px());
+            }
         }
+        assert_eq!(bent(&Rle::empty(60, 40), &Move::STILL, &[]), Rle::empty(60, 40));
+    }
+
+    #[test]
+    fn a_bend_takes_the_part_that_it_is_near() {
+        let mask = Rle::encode(&drawn(&Move::STILL, |_| [0.0; 2]));
+        // The left half stays, the right half goes down.
+        let bends: Vec<Bend> = (0..40)
+            .map(|at| [(at % 8) as f32 * 4.0 + 11.0, (at / 8) as f32 * 6.0 + 8.0])
+            .map(|at| (at, [0.0, if at[0] > 30.0 { 6.0 } else { 0.0 }]))
+            .collect();
+        let got = bent(&mask, &Move::STILL, &bends).decode();
+        let column = |mask: &Mask, x: usize| (0..40).map(|y| mask.data()[y * 60 + x]).collect::<Vec<_>>();
+        let first = |mask: &Mask, x: usize| column(mask, x).iter().position(|set| *set != 0);
+        let before = mask.decode();
+        assert_eq!(column(&got, 13), column(&before, 13), "the left edge stays");
+        let [was, is] = [&before, &got].map(|mask| first(mask, 36).unwrap());
+        assert!((4..=6).contains(&(is - was)), "the right edge went from {was} to {is}");
     }
 }

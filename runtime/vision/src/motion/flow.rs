@@ -32,13 +32,13 @@ struct Level {
 
 /// A picture at falling sizes.
 #[derive(Debug, Default)]
-pub(super) struct Pyramid {
+pub(crate) struct Pyramid {
     levels: [Level; LEVELS],
     sums: Vec<u32>,
 }
 
 impl Pyramid {
-    pub(super) fn fill(&mut self, picture: &Picture<'_>, width: usize, height: usize) {
+    pub(crate) fn fill(&mut self, picture: &Picture<'_>, width: usize, height: usize) {
         let [first, ..] = &mut self.levels;
         (first.width, first.height) = (width, height);
         shrink_grey(picture, width, height, &mut self.sums, &mut first.data);
@@ -51,7 +51,7 @@ impl Pyramid {
     }
 
     /// Size of the largest level.
-    pub(super) fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         (self.levels[0].width, self.levels[0].height)
     }
 }
@@ -110,7 +110,7 @@ impl Level {
 /// is no texture, the way leads out of the picture, or the way back ends elsewhere.
 ///
 /// On small levels a small thing is lost in what is around it; so what did not come out well is tried again without them.
-pub(super) fn follow(from: &Pyramid, to: &Pyramid, at: [f32; 2]) -> Option<[f32; 2]> {
+pub(crate) fn follow(from: &Pyramid, to: &Pyramid, at: [f32; 2]) -> Option<[f32; 2]> {
     let far = there_and_back(from, to, at, LEVELS);
     if let Some((way, error)) = far
         && error <= GOOD_ERROR

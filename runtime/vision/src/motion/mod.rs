@@ -1,6 +1,6 @@
 //! What moves between two pictures, the camera's own motion taken out.
 
-mod flow;
+pub(crate) mod flow;
 
 use sightline_core::{Kind, NormBox, Picture, ValueError};
 
@@ -266,4 +266,4 @@ fn median(values: &mut [f32]) -> f32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,7 +22,7 @@ fn texture(x: f32, y: f32, seed: u32) -> f32 {
 }
 
 /// A ground moved by `camera`, zoomed by `zoom` about the middle, and a thing of 120x80 pixels at `thing`.
-fn draw(camera: [f32; 2], zoom: f32, thing: [f32; 2]) -> Vec<u8> {
+pub(crate) fn draw(camera: [f32; 2], zoom: f32, thing: [f32; 2]) -> Vec<u8> {
     let mut data = Vec::with_capacity(SIZE[0] * SIZE[1]);
     for y in 0..SIZE[1] {
         for x in 0..SIZE[0] {
@@ -43,7 +43,7 @@ fn draw(camera: [f32; 2], zoom: f32, thing: [f32; 2]) -> Vec<u8> {
 }
 
 /// Grey as NV12.
-fn picture<'a>(luma: &'a [u8], chroma: &'a [u8]) -> Picture<'a> {
+pub(crate) fn picture<'a>(luma: &'a [u8], chroma: &'a [u8]) -> Picture<'a> {
     let planes = [luma, chroma].map(|data| Plane { data, stride_bytes: SIZE[0] });
     Picture::new(PixelFormat::Nv12, SIZE[0] as u32, SIZE[1] as u32, &planes).unwrap()
 }
