@@ -46,7 +46,11 @@ glib::wrapper! {
 /// # Errors
 /// The element's own, which name the prompt or the question.
 pub fn check_texts(prompts: &str, queries: &str) -> Result<(), sightline_core::ValueError> {
-    prompts::parse_text(prompts)?;
+    for prompt in prompts::parse_text(prompts)? {
+        if let Some(draft::MaskSource::File(path)) = &prompt.draft.mask {
+            mask_file::read(path)?;
+        }
+    }
     questions::parse_text(queries).map(drop)
 }
 
