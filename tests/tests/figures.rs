@@ -24,7 +24,8 @@ fn the_readme_says_what_was_measured() {
 
     // A figure that nobody measured is seen.
     let text = std::fs::read_to_string(&readme).expect("a README");
-    let changed = text.replacen("<!-- /performance -->", "A thousand frames a second.\n<!-- /performance -->", 1);
+    let changed =
+        text.replacen("<!-- /performance -->", "A thousand frames a second.\n<!-- /performance -->", 1);
     assert_ne!(text, changed);
     let folder = tempfile::tempdir().expect("a folder");
     let copy = folder.path().join("README.md");

@@ -77,9 +77,7 @@ fn in_range(value: &gst::glib::Value, spec: &gst::glib::ParamSpec) -> bool {
 
 /// For the report: a file or folder without the way to it.
 fn base_name(path: &str) -> String {
-    Path::new(path)
-        .file_name()
-        .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// For the report: what was set.
