@@ -12,6 +12,7 @@ use sightline_core::{Degrade, FrameStamp, ObjectId, Outcome, SkipReason};
 
 use super::{
     admission::Admission,
+    ahead::FLIGHTS,
     draft::Request,
     ladder::{Ages, Given, Ladder, Step},
     mailbox::Mailbox,
@@ -159,7 +160,7 @@ pub(crate) struct Hub {
 
 impl Inner {
     fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
-        let flights = if ahead { 2 } else { 1 };
+        let flights = if ahead { FLIGHTS } else { 1 };
         let slots = flights + 2;
         Self {
             ahead,
