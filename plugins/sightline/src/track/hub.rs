@@ -575,6 +575,10 @@ impl Hub {
     pub(crate) fn set_idle(&self, idle: bool) {
         let mut inner = self.lock();
         inner.idle = idle && inner.commands.is_empty();
+        if inner.idle {
+            // What was looked at before is not what is late when there is something to track again.
+            inner.looked = None;
+        }
     }
 
     pub(crate) fn count_prompt(&self, applied: bool) {
