@@ -42,11 +42,7 @@ fn qos_events_pass_upstream_unchanged_and_drop_nothing() {
             assert!(rig.harness.push_upstream_event(event), "{mode:?}");
             let passed = rig.harness.pull_upstream_event().unwrap();
             let gst::EventView::Qos(passed) = passed.view() else { panic!("{mode:?}: {passed:?}") };
-            assert_eq!(
-                passed.get(),
-                (kind, proportion, late_ns, Some(FRAME * 2_u64)),
-                "{mode:?}"
-            );
+            assert_eq!(passed.get(), (kind, proportion, late_ns, Some(FRAME * 2_u64)), "{mode:?}");
             assert!(rig.harness.try_pull_upstream_event().is_none(), "once");
         }
         // A base class that heeded them would drop what is late.
