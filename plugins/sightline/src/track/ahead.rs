@@ -5,6 +5,7 @@
 //! still keeps the tracker busy.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -28,8 +29,8 @@ pub(crate) type Ready = Result<Encoded, (String, bool)>;
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// One at most: no more are in flight.
-    ready: Option<(FrameStamp, Job, Ready)>,
+    /// Two at most, as no more are in flight: the second only until the worker has come to take the first.
+    ready: VecDeque<(FrameStamp, Job, Ready)>,
     spare: Vec<Encoded>,
     encoding: Option<Duration>,
     tracking: Option<Duration>,
@@ -61,18 +62,18 @@ impl Belt {
     fn put(&self, stamp: FrameStamp, job: Job, ready: Ready, took: Duration) {
         let mut inner = self.lock();
         expect(&mut inner.encoding, took);
-        inner.ready = Some((stamp, job, ready));
+        inner.ready.push_back((stamp, job, ready));
     }
 
     /// Whether a frame waits for the tracker.
     pub(crate) fn has_work(&self) -> bool {
-        self.lock().ready.is_some()
+        !self.lock().ready.is_empty()
     }
 
     /// The next frame for the tracker, which begins with it.
     pub(crate) fn take(&self) -> Option<(FrameStamp, Job, Ready)> {
         let mut inner = self.lock();
-        let taken = inner.ready.take()?;
+        let taken = inner.ready.pop_front()?;
         inner.tracking_since = Some(Instant::now());
         Some(taken)
     }

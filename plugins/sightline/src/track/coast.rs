@@ -6,14 +6,15 @@ use std::{
     time::Instant,
 };
 
-use self::stub::Coaster;
-use sightline_core::{FrameResult, FrameStamp, ObjectResult, Outcome, StageTimes, TrackState};
+use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, StageTimes, TrackState};
+
+use sightline_vision::{Coaster, Ride};
 
 use super::{hub::Hub, priority};
 use crate::{meta::Published, pixels::FrameCopy};
 
-/// Frames a mask can be carried over. At 30 a second, as long as masks that are carried are worth anything.
-const FRAMES: usize = 96;
+/// Frames a mask can be carried over: two seconds at 30 a second. A third of a MiB each, once coasting has begun.
+const FRAMES: usize = 64;
 /// One that is worked on, one that waits, one that is being filled.
 const SLOTS: usize = 3;
 
@@ -85,16 +86,22 @@ impl Inner {
 pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-coast".into()).spawn(move || {
         priority::give_way();
-        let mut coaster = Coaster::new(FRAMES);
+        let (mut coaster, mut rides) = (Coaster::new(FRAMES), Vec::new());
         while let Some((stamp, copy)) = desk.next() {
-            carry_on(&hub, &mut coaster, stamp, &copy);
+            carry_on(&hub, &mut coaster, &mut rides, stamp, &copy);
             desk.give_back(copy);
         }
     })
 }
 
 /// Sees a frame, and where masks are to be carried on carries them to it. What cannot be followed stays where it was.
-fn carry_on(hub: &Hub, coaster: &mut Coaster, stamp: FrameStamp, copy: &FrameCopy) {
+fn carry_on(
+    hub: &Hub,
+    coaster: &mut Coaster,
+    rides: &mut Vec<(ObjectId, Ride)>,
+    stamp: FrameStamp,
+    copy: &FrameCopy,
+) {
     let arrival = Instant::now();
     let seen = copy.picture().and_then(|picture| coaster.see(stamp.index, &picture));
     if seen.is_err() {
@@ -106,12 +113,20 @@ fn carry_on(hub: &Hub, coaster: &mut Coaster, stamp: FrameStamp, copy: &FrameCop
     if from.frame.index >= stamp.index {
         return;
     }
+    // Each new frame is one step on for those that ride already.
+    rides.retain(|(id, ride)| {
+        ride.from() == from.frame.index && from.objects.iter().any(|object| object.id == *id)
+    });
     let mut followed = false;
     let mut carry = |object: &ObjectResult| {
         let mut object = object.clone();
         if object.state == TrackState::Tracking {
             object.state = TrackState::Coasted;
-            if let Some(carried) = coaster.carry(&object.mask, from.frame.index, stamp.index) {
+            let known = rides.iter().position(|(id, _)| *id == object.id).unwrap_or_else(|| {
+                rides.push((object.id, Ride::new(Arc::clone(&object.mask), from.frame.index)));
+                rides.len() - 1
+            });
+            if let Some(carried) = coaster.carry(&mut rides[known].1, stamp.index) {
                 followed = true;
                 (object.bounds, object.mask) = (carried.bounds, Arc::new(carried.mask));
             }
@@ -132,24 +147,4 @@ fn carry_on(hub: &Hub, coaster: &mut Coaster, stamp: FrameStamp, copy: &FrameCop
         objects,
     };
     hub.carried(Published::carried(result, from.frame, looked.degrade()));
-}
-
-mod stub {
-    use sightline_core::*;
-    pub(crate) struct Coaster;
-    pub(crate) struct Carried {
-        pub(crate) mask: Rle,
-        pub(crate) bounds: Option<NormBox>,
-    }
-    impl Coaster {
-        pub(crate) fn new(_: usize) -> Self {
-            Self
-        }
-        pub(crate) fn see(&mut self, _: u64, _: &Picture<'_>) -> Result<(), ValueError> {
-            Ok(())
-        }
-        pub(crate) fn carry(&mut self, _: &Rle, _: u64, _: u64) -> Option<Carried> {
-            None
-        }
-    }
 }

@@ -340,7 +340,9 @@ impl Hub {
     /// Whether masks are, or soon may be, carried on by motion.
     pub(crate) fn may_coast(&self) -> bool {
         let inner = self.lock();
-        !inner.idle && inner.ladder.may_coast(inner.ages)
+        // Before the first masks nobody knows how long they take.
+        let coasts = inner.looked.is_none() && inner.ladder.coasts() || inner.ladder.may_coast(inner.ages);
+        coasts && !inner.idle
     }
 
     /// Masks were carried on.

@@ -122,7 +122,8 @@ impl Ladder {
             self.calm = None;
             let (since, buffers) = self.over.map_or((now, 1), |(since, buffers)| (since, buffers + 1));
             self.over = Some((since, buffers));
-            let far = next != Degrade::Smaller && age > limit.mul_f64(FAR_ABOVE) && buffers >= 2;
+            // Below `coast` there is time: coasting takes a frame or two to help.
+            let far = next <= Degrade::Coast && age > limit.mul_f64(FAR_ABOVE) && buffers >= 2;
             return (far || now - since >= PATIENCE).then(|| self.down(now, age));
         }
         self.over = None;

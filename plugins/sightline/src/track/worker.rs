@@ -145,7 +145,8 @@ pub(crate) fn spawn(
 impl Worker {
     /// Does what there is to do; `false` once closed.
     fn step(&mut self) -> bool {
-        let limit = if self.is_behind() { Duration::ZERO } else { self.patience() };
+        let encoded = self.belt.as_ref().is_some_and(|belt| belt.has_work());
+        let limit = if encoded || self.is_behind() { Duration::ZERO } else { self.patience() };
         let Some(Work { flushed, camera, commands, frame }) = self.hub.next(limit) else { return false };
         if flushed {
             // Running times start anew. Objects stay: coordinates and memories outlive a seek.

@@ -33,6 +33,9 @@ use crate::{
 
 /// A camera's stamps lie behind the clock by less.
 const BEHIND: gst::ClockTime = gst::ClockTime::SECOND;
+/// A file's decoder that has found nothing by then will not: on a busy machine one of a truncated file was seen to fall
+/// silent without an error.
+const START: Duration = Duration::from_secs(30);
 /// How long a stopped source may take to deliver the buffer that carries the end.
 const LAST_BUFFER: Duration = Duration::from_secs(2);
 /// How long the encoder and the muxer may take to finish.
@@ -59,6 +62,8 @@ pub(crate) struct Watch<'a> {
     signals: Vec<gst::glib::SourceId>,
     stopping: Option<Instant>,
     complete: bool,
+    /// The model is loaded by then, which may take its time.
+    playing_since: Instant,
 }
 
 /// A stream that is over.
@@ -109,6 +114,7 @@ impl<'a> Watch<'a> {
             signals: signals.into(),
             stopping: None,
             complete: false,
+            playing_since: Instant::now(),
         })
     }
 
@@ -121,6 +127,7 @@ impl<'a> Watch<'a> {
             failure = self.reason_on_bus().or_else(|| Some(anyhow!("the pipeline refused to play")));
             return Ended { watch: self, failure, complete: false };
         }
+        self.playing_since = Instant::now();
         if let Some(into) = &self.corridor.camera {
             match Camera::start(self.input, into) {
                 Ok(camera) => self.camera = Some(camera),
@@ -165,6 +172,16 @@ impl<'a> Watch<'a> {
     /// Time-outs, and the length of a file once it is known.
     fn look_after(&mut self, failure: &mut Option<anyhow::Error>) -> Next {
         if let Next::Done = self.look_after_camera(failure) {
+            return Next::Done;
+        }
+        if self.stopping.is_none()
+            && self.playing_since.elapsed() > START
+            && !self.corridor.has_found_something()
+        {
+            let (input, seconds) = (self.input_text, START.as_secs());
+            failure.get_or_insert_with(|| {
+                anyhow!("input {input:?}: expected a video that can be decoded, got nothing in {seconds} s")
+            });
             return Next::Done;
         }
         match self.stopping {
