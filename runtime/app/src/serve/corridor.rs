@@ -1,4 +1,4 @@
-//! A feed's pipeline: `appsrc ! videoconvert ! sightlinetrack ! fakesink`.
+//! A feed's pipeline: `appsrc ! sightlinetrack ! fakesink`.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(crate) fn build(
     let sink = make("fakesink", "the feed")?;
     sink.set_property("sync", false);
     sink.set_property("enable-last-sample", false);
-    let chain = [entry.clone().upcast(), make("videoconvert", "the feed")?, track.clone(), sink];
+    let chain = [entry.clone().upcast(), track.clone(), sink];
     pipeline.add_many(&chain)?;
     gst::Element::link_many(&chain).context("cannot link the corridor")?;
     let out = track.static_pad("src").context("sightlinetrack has no source pad")?;

@@ -19,7 +19,7 @@ use sightline_telemetry::{FeedMetrics, Masks};
 
 use super::lines::Lines;
 use crate::{
-    feed::{SourceCounts, SourceEvent},
+    feed::{LossCause, SourceCounts, SourceEvent},
     observe::without_secrets,
     run::{News, jsonl::JsonlWriter},
 };
@@ -194,13 +194,17 @@ impl Measure {
         let frames = since(|counts| counts.frames);
         self.metrics.camera_frames(frames, since(|counts| counts.door_drops));
         self.metrics.camera_connects(since(|counts| counts.connects), since(|counts| counts.left_behind));
-        let rate = if seconds > 0.0 { frames as f64 / seconds } else { 0.0 };
-        self.metrics.camera_rate(rate);
+        // A moment is too short to say.
+        let rate = (seconds > 0.5).then(|| frames as f64 / seconds);
+        if let Some(rate) = rate {
+            self.metrics.camera_rate(rate);
+        }
         let mut losses = 0;
         for (at, (cause, times)) in now.losses.iter().enumerate() {
             let times = times.saturating_sub(before.map_or(0, |before| before.losses[at].1));
             self.metrics.lost(cause.as_str(), times);
-            losses += times;
+            // A try that brings nothing loses nothing.
+            losses += if *cause == LossCause::NeverCame { 0 } else { times };
         }
         for (at, (what, times)) in now.mended.iter().enumerate() {
             let times = times.saturating_sub(before.map_or(0, |before| before.mended[at].1));
@@ -208,7 +212,7 @@ impl Measure {
         }
         let mut tally = self.tally.lock();
         tally.camera_frames += frames;
-        tally.camera_rate = rate;
+        tally.camera_rate = rate.unwrap_or(tally.camera_rate);
         tally.losses += losses;
     }
 
