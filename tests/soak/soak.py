@@ -198,12 +198,13 @@ def soak(args, folder, stack):
             if not world.serve.alive() or time.monotonic() > end:
                 break
             events.append(one(fault, world, sampler, number))
-        sampler.quiet = True
+        time.sleep(SAMPLE_S)
+        sampler.quiet = world.serve.alive()
         time.sleep(3 * SAMPLE_S)
         number += 1
-    last = quiesce(world, sampler)
+    alive, sampler.quiet = world.serve.alive(), True
+    last = quiesce(world, sampler) if alive else next((row for row in reversed(sampler.rows) if row["scraped"]), sampler.rows[0])
     sampler.over = True
-    alive = world.serve.alive()
     stopped = world.serve.stop()
     return report.Result(sampler.rows, events, last, alive, stopped, world)
 
