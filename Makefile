@@ -5,6 +5,7 @@
 #   make test       formatting, lints, unit, property, pipeline and golden tests
 #   make bench      stage and end-to-end measurements, written to benches/results/
 #   make soak       faults for minutes, or for hours: make soak [HOURS=n]
+#   make figures    everything the README says of performance, measured anew
 #   make parity     against the published PyTorch implementation (installs it, several GB)
 #   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
 #   make plugin     libgstsightline.so alone, in target/gst
@@ -30,10 +31,10 @@ PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip pytho
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so
 
-.PHONY: help setup packages build plugin demo test lint soak parity bench eval clean
+.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval clean
 
 help:
-	@sed -n '3,11s/^# \{0,3\}//p' Makefile
+	@sed -n '3,12s/^# \{0,3\}//p' Makefile
 
 ## Set-up
 
@@ -116,6 +117,12 @@ bench: setup
 	@mkdir -p $(BENCH_OUT)
 	cargo bench --locked -q -p sightline-benches --bench stages -- --noplot --warm-up-time 0.3 --measurement-time 1 --sample-size 30 720p | tee $(BENCH_OUT)/stages.txt
 	cargo run --release --locked -q -p sightline-benches --bin corridor -- --input "$(BENCH_VIDEO)" $(if $(BENCH_BOX),--box $(BENCH_BOX)) --out $(BENCH_OUT)
+
+# DEGRADE="NAME:PROPERTY=VALUE,PROPERTY=VALUE ..." adds streaming runs; FIGURES="--only latency" and the like.
+FIGURES_OUT ?= benches/results/$(shell date +%F)-live
+FIGURES ?=
+figures: build
+	python3 benches/figures.py --out $(FIGURES_OUT) --davis $(DAVIS) $(foreach level,$(DEGRADE),--degrade $(level)) $(FIGURES)
 
 lint: setup
 	cargo fmt --all --check

@@ -2,7 +2,7 @@
 """Late answers against answers in time, and against the naive way, on DAVIS at a camera's pace.
 
 A scripted chat-completions server answers "where is ...?" about the first frame with the true box, after 0 to 5 seconds.
-`sightline eval davis --streaming` plays each sequence forward and back and scores at every instant the newest mask.
+`sightline bench streaming` plays each sequence forward and back and scores at every instant the newest mask.
 Here the runs are compared instant by instant: from the moment a late answer's object is live again, J of that run beside
 J of the run without delay and of the naive run (the late box put on the newest frame) over the same instants.
 
@@ -61,7 +61,7 @@ class Server:
 
 def evaluate(args, url, late, out):
     command = [
-        str(args.sightline), "eval", "davis", "--data", str(args.data), "--prompt", "text", "--streaming",
+        str(args.sightline), "bench", "streaming", "--data", str(args.data), "--prompt", "text",
         "--expressions", str(HERE / "expressions.json"), "--fps", str(args.fps), "--pingpong", str(args.pingpong),
         "--model", args.model, "--llm", url, "--llm-model", "scripted", "--late", late, "--json", str(out),
     ]
@@ -89,8 +89,8 @@ def compare(run, zero, naive, fps):
             "took_ms": late["took_ms"], "looked_at": late["looked_at"], "left_out": late["live"] - late["from"] + 1 - late["looked_at"],
             "degraded": late["degraded"], "final_lag_ms": s["final_lag_ms"],
             "j_after": rest(s), "j_after_zero": rest(zero[name]), "j_after_naive": rest(naive[name]) if naive else None,
-            "j_all": s["j"], "step_p99_ms": s["step_ms"][2],
-            "step_catching_ms": s["step_catching_ms"], "step_others_ms": s["step_others_ms"], "age_p99_ms": s["age_ms"][2],
+            "j_all": s["j"], "step_p99_ms": s["step_ms"]["p99"],
+            "step_catching_ms": s["step_catching_ms"], "step_others_ms": s["step_others_ms"], "age_p99_ms": s["age_ms"]["p99"],
         })
     return rows
 

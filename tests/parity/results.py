@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 
 import real_clip
-import speed
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 9
@@ -46,7 +45,7 @@ class Results:
     """The folder of a run, rewritten after every model."""
 
     def __init__(self, args, folder: Path):
-        self.args, self.folder, self.parity, self.speed = args, folder, [], []
+        self.args, self.folder, self.parity = args, folder, []
         folder.mkdir(parents=True, exist_ok=True)
         self.start, self.commands = os.getloadavg(), []
         if args.append:
@@ -60,24 +59,17 @@ class Results:
 
     def _read(self) -> None:
         texts = ("model", "family", "graphs", "scenario", "reference", "worst")
-        files = [self.folder / name for name in ("parity.csv", "speed.csv", "command.txt")]
+        files = [self.folder / name for name in ("parity.csv", "command.txt")]
         if files[0].is_file():
             with open(files[0], newline="") as file:
                 self.parity = [{name: value if name in texts or value == "" else json.loads(value)
                                 for name, value in row.items()} for row in csv.DictReader(file)]
         if files[1].is_file():
-            with open(files[1], newline="") as file:
-                self.speed = [[row[0], int(row[1]), int(row[2]), row[3], int(row[4]), *row[5:]]
-                              for row in list(csv.reader(file))[1:]]
-        if files[2].is_file():
-            self.commands = files[2].read_text().splitlines()
+            self.commands = files[1].read_text().splitlines()
 
     def replace(self, name: str, size: int) -> None:
         """Drops what is about to be measured again."""
-        if self.args.only != "speed":
-            self.parity = [row for row in self.parity if (row["model"], row["image_size"]) != (name, size)]
-        if self.args.only != "parity":
-            self.speed = [row for row in self.speed if (row[0], row[1]) != (name, size)]
+        self.parity = [row for row in self.parity if (row["model"], row["image_size"]) != (name, size)]
 
     def write(self) -> None:
         """Everything there is so far."""
@@ -86,9 +78,6 @@ class Results:
                 out = csv.DictWriter(file, HEADER)
                 out.writeheader()
                 out.writerows(self.parity)
-        if self.speed:
-            with open(self.folder / "speed.csv", "w", newline="") as file:
-                csv.writer(file).writerows([speed.HEADER, *self.speed])
         (self.folder / "command.txt").write_text("\n".join(self.commands) + "\n")
         (self.folder / "machine.txt").write_text(self._machine())
         (self.folder / "summary.md").write_text("\n".join(self._summary()) + "\n")
@@ -106,7 +95,7 @@ class Results:
         return "".join(f"{name:14}  {value}\n" for name, value in facts.items())
 
     def _summary(self) -> list[str]:
-        lines = ["# Parity and speed beside the published code", ""]
+        lines = ["# Parity beside the published code", ""]
         if self.parity:
             lines += [
                 f"Max abs difference of the low-resolution mask logits over {real_clip.FRAMES} frames of DAVIS "
@@ -122,10 +111,4 @@ class Results:
                       f"{row['worst']}; noise of {NOISE:g} on the image moves the published logits "
                       f"{row['moved_by_noise']:.1e}" + flips(row) for row in restless]
             lines += [""] if restless else []
-        if self.speed:
-            busy = max(self.start[0], os.getloadavg()[0]) > os.cpu_count() / 2
-            note = " **The machine was busy with others: a look at the ratios, not at the times.**" if busy else ""
-            lines += [f"{self.args.threads} thread(s), {self.args.repeats} interleaved repeats, all memory slots in "
-                      f"use; ratio is PyTorch's time over ours.{note}", "", *speed.table(self.speed), "",
-                      *speed.added(self.speed)]
         return lines

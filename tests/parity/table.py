@@ -1,10 +1,9 @@
-"""The parity table and the speed table: `python tests/parity/table.py --sightline BIN --data DIR`.
+"""The parity table: `python tests/parity/table.py --sightline BIN --data DIR`.
 
 For every model a checkpoint is drawn, exported, and run by the real `sightline trace` and by the
-published predictor on the same real frames (`real_clip.py`); then each graph and whole frames are
-timed in ONNX Runtime beside PyTorch (`speed.py`). Needs the environment of
+published predictor on the same real frames (`real_clip.py`). Needs the environment of
 `engines/export/setup_venv.sh`. Writes after every row; exit 1 if a difference is above the
-tolerance without the published logits moving as far by themselves.
+tolerance without the published logits moving as far by themselves. Speed: `benches/compare`.
 """
 
 import argparse
@@ -32,7 +31,6 @@ from sightline_export.__main__ import export  # noqa: E402
 
 import real_clip  # noqa: E402
 import results  # noqa: E402
-import speed  # noqa: E402
 from results import NOISE, SEED  # noqa: E402
 
 MAX_COND, TOLERANCE = 2, 1e-3
@@ -59,9 +57,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calibration", default="dog-agility", help="the DAVIS sequence int8 is calibrated on")
     parser.add_argument("--seed", type=int, default=SEED, help="of the drawn checkpoint")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5, help="of every timing")
-    parser.add_argument("--objects", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--only", choices=["parity", "speed"])
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--append", action="store_true", help="keep the rows of other models that are in --out")
     args = parser.parse_args()
@@ -294,17 +289,16 @@ def run(args, entry: Entry, made: results.Results) -> int:
         folder, case, checkpoint = (Path(scratch) / name for name in ("model", "case", "checkpoint.pt"))
         model = family.build(family.read_config(family.config_path(config), entry.size))
         family.restore(model, weights.draw(family.official(model), args.seed, CALM))
-        if args.only != "speed":
-            parity = Parity(args, entry, family, model, clip)
-            parity.settle()
-            parity.vanish()
-            clip.write(case)
+        parity = Parity(args, entry, family, model, clip)
+        parity.settle()
+        parity.vanish()
+        clip.write(case)
         torch.save({"model": family.official(model)}, checkpoint)
-        for graphs in ("fp32", *(entry.reduced if args.only != "speed" else ())):
+        for graphs in ("fp32", *entry.reduced):
             clips = [real_clip.pictures(args.data, args.calibration)] if graphs == "int8" else None
             export(family.name, config, str(checkpoint), entry.size, MAX_COND, folder, say=lambda _: None,
                    precision_name="fp16" if graphs == "fp16" else "fp32", int8_clips=clips, with_parity_set=False)
-            for row in parity.rows(graphs, folder, case) if args.only != "speed" else ():
+            for row in parity.rows(graphs, folder, case):
                 made.parity.append(row)
                 made.write()
                 bad += failed(row)
@@ -314,9 +308,6 @@ def run(args, entry: Entry, made: results.Results) -> int:
                       f"prompt {row.get('moved_by_prompt', 0):.1e} flipped {row.get('flipped', '')} "
                       f"{row.get('with_our_bits', '')}"
                       f" std {row['logit_std']:.1f}{' FAIL' if failed(row) else ''}", flush=True)
-            if args.only != "parity" and graphs == "fp32":
-                made.speed += speed.measure(entry.name, family, model, folder, MAX_COND, args.threads,
-                                            args.repeats, args.objects)
     made.write()
     print(f"{entry.name} {entry.size}: {time.monotonic() - started:.0f} s", flush=True)
     return bad

@@ -64,13 +64,23 @@ impl ModelSource {
         if *self == Self::Fake {
             return Ok(sightline_engine_fake::model(sightline_engine_fake::FakeOptions::default()).spec);
         }
-        let bytes = self.read(Path::new(MANIFEST)).map_err(|got| {
-            EngineError::new(Kind::Model, self.file(Path::new(MANIFEST)), "a readable file", got)
-        })?;
+        let bytes = self.manifest()?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             EngineError::new(Kind::Model, self.file(Path::new(MANIFEST)), "UTF-8 text", error)
         })?;
         manifest::parse(text).map_err(|error| error.within(self.file(Path::new(MANIFEST))))
+    }
+
+    fn manifest(&self) -> Result<Cow<'static, [u8]>, EngineError> {
+        self.read(Path::new(MANIFEST)).map_err(|got| {
+            EngineError::new(Kind::Model, self.file(Path::new(MANIFEST)), "a readable file", got)
+        })
+    }
+
+    /// SHA-256 of the manifest, lower-case hex; of nothing for a model without one.
+    pub(crate) fn manifest_hash(&self) -> Result<String, EngineError> {
+        let bytes = if *self == Self::Fake { Cow::default() } else { self.manifest()? };
+        Ok(hex(&Sha256::digest(&bytes)))
     }
 
     /// A graph's file, once it has proved to be the one that the manifest names. What is returned is what was
@@ -121,18 +131,25 @@ fn hex(bytes: &[u8]) -> String {
 /// The folders that hold models, one folder each: those of `$SIGHTLINE_MODELS` (separated by `:`), then
 /// `$XDG_DATA_HOME/sightline/models`. The first one is where a new model belongs. They need not exist.
 pub fn shelves() -> Vec<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
-    let data_home = set("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".local/share")));
     let named = set("SIGHTLINE_MODELS");
     named
         .iter()
         .flat_map(env::split_paths)
         .filter(|path| !path.as_os_str().is_empty())
-        .chain(data_home.map(|home| home.join("sightline/models")))
+        .chain(data_home().map(|home| home.join("sightline/models")))
         .collect()
+}
+
+/// `$XDG_DATA_HOME`, or what stands in for it.
+pub(crate) fn data_home() -> Option<PathBuf> {
+    set("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".local/share")))
+}
+
+fn set(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Turns what a user typed into a source. `fake` and `nano` are built in; anything with a `/` in it, and `.` and

@@ -13,14 +13,18 @@ mod files;
 mod load;
 pub mod manifest;
 mod provider;
+mod shared;
+mod tune;
 
 use sightline_engine_api::EngineError;
 #[cfg(not(feature = "ort"))]
 use sightline_engine_api::Kind;
 
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
-pub use load::{LoadOptions, load};
+pub use load::{LoadOptions, default_threads, load};
 pub use provider::Provider;
+pub use shared::{Turn, shared};
+pub use tune::{TuneKey, Tuned, keep_tuned, tuned};
 
 /// Finds the ONNX Runtime library where the registry itself would: for `doctor`.
 ///

@@ -5,14 +5,15 @@ use sightline_engine_api::{Engine, EngineError, GraphName, GraphSpec, Kind, Mode
 use crate::{
     Provider,
     files::{self, ModelSource},
+    tune::tuned_source,
 };
 
 /// How a model is loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// What runs the graphs. Anything but [`Provider::Auto`] is taken at its word: an error if it is not there.
     pub provider: Provider,
-    /// Threads that share one operator's work; `None`: as many as this process may use.
+    /// Threads that share one operator's work; `None`: as [`default_threads`] says.
     pub threads: Option<NonZeroUsize>,
     /// Whether idle worker threads burn their core for a while (see `engines/ort/README.md`).
     pub spinning: bool,
@@ -21,9 +22,29 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    fn threads(&self) -> NonZeroUsize {
-        self.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    /// The same with a number of threads.
+    fn settled(&self, source: &ModelSource) -> Self {
+        Self { threads: Some(self.threads.unwrap_or_else(|| best_threads(source))), ..self.clone() }
     }
+
+    #[cfg(feature = "ort")]
+    fn threads(&self) -> NonZeroUsize {
+        self.threads.unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+/// Threads that a model's engines take unless told otherwise: as many as were measured to be best
+/// ([`tuned`](crate::tuned)), else as many as this process may use. Opens files.
+///
+/// # Errors
+/// `Kind::Model` when there is no such model.
+pub fn default_threads(name_or_dir: &str) -> Result<NonZeroUsize, EngineError> {
+    Ok(best_threads(&files::find(name_or_dir, &files::shelves())?))
+}
+
+fn best_threads(source: &ModelSource) -> NonZeroUsize {
+    let tuned = tuned_source(source).map(|tuned| tuned.threads);
+    tuned.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Loads a model: `nano` (inside this binary), `fake` (for tests), the path of a model folder, or the name of a
@@ -37,6 +58,7 @@ impl LoadOptions {
 /// a graph that is not as declared, `Kind::Unavailable` for a backend, provider or library that is not there.
 pub fn load(name_or_dir: &str, options: &LoadOptions) -> Result<Model, EngineError> {
     let source = files::find(name_or_dir, &files::shelves())?;
+    let options = &options.settled(&source);
     let model = match source {
         ModelSource::Fake => fake(options)?,
         source => from_source(&source, options)?,
@@ -45,7 +67,7 @@ pub fn load(name_or_dir: &str, options: &LoadOptions) -> Result<Model, EngineErr
         model = model.spec.name,
         family = model.spec.family,
         provider = model.image_encoder.provider(),
-        threads = options.threads(),
+        threads = options.threads,
         "model loaded"
     );
     Ok(model)

@@ -1,10 +1,11 @@
 //! GStreamer elements: `sightlinetrack` follows prompted objects, `sightlineoverlay` draws them.
 //!
 //! The elements' pages, with properties, signals, events, messages and the layout of the metadata, are in this
-//! room's README. From Rust, [`plugin_register_static`] makes the elements known without a plugin path, [`record`]
-//! and [`query_record`] read what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
+//! room's README. From Rust, [`plugin_register_static`] makes the elements known without a plugin path, [`record`],
+//! [`live_record`] and [`query_record`] read what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
 
 mod histogram;
+pub mod live_record;
 pub mod meta;
 mod overlay;
 mod pixels;

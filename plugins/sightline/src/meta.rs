@@ -6,10 +6,10 @@
 
 use std::{sync::Once, time::Duration};
 
-use sightline_core::{FrameResult, FrameStamp, ObjectResult, Outcome, ValueError};
+use sightline_core::{Degrade, FrameResult, FrameStamp, ObjectResult, Outcome, ValueError};
 
 use crate::record::{
-    coast, get, ns, objects_of, objects_to_array, outcome_of, set_outcome, set_stamp, stamp_of,
+    coast, degrade_of, get, ns, objects_of, objects_to_array, outcome_of, set_outcome, set_stamp, stamp_of,
 };
 
 /// The custom meta's name.
@@ -20,10 +20,17 @@ pub const ROI_TYPE: &str = "sightline";
 /// The content of a `SightlineMeta`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SightlineMeta {
-    /// The frame the masks were computed from.
+    /// The frame the masks speak of.
     pub computed: FrameStamp,
     /// This buffer's running time less that frame's; `None` where either has none.
     pub age: Option<Duration>,
+    /// Index of the frame the engines looked at for them: an earlier one than `computed` where masks were carried on by
+    /// motion.
+    pub looked: u64,
+    /// Its age.
+    pub looked_age: Option<Duration>,
+    /// What was given up.
+    pub degrade: Degrade,
     /// From that frame's arrival to its masks being ready.
     pub latency: Duration,
     /// What became of that frame.
@@ -55,6 +62,9 @@ impl SightlineMeta {
         Ok(Self {
             computed: stamp_of(structure)?,
             age: structure.get::<u64>("age").ok().map(Duration::from_nanos),
+            looked: get(structure, "looked-index")?,
+            looked_age: structure.get::<u64>("looked-age").ok().map(Duration::from_nanos),
+            degrade: degrade_of(structure)?,
             latency: Duration::from_nanos(get(structure, "latency")?),
             outcome: outcome_of(structure)?,
             objects: objects_of(structure)?,
@@ -76,28 +86,55 @@ pub(crate) fn register() {
 #[derive(Debug)]
 pub(crate) struct Published {
     result: FrameResult,
-    /// The meta's fields but `age`, for the masks' own buffer.
+    /// The frame the engines looked at.
+    looked: FrameStamp,
+    /// Where the objects are expected when the next buffer passes; empty where they stay.
+    expected: Vec<ObjectResult>,
+    degrade: Degrade,
+    /// The meta's fields but the ages, for the masks' own buffer.
     fresh: gst::Structure,
     /// And for later ones.
     coasted: gst::Structure,
 }
 
 impl Published {
-    pub(crate) fn new(result: FrameResult) -> Self {
-        let fields = |coasted| {
+    /// What the engines found on a frame, and where that is expected to be on the next one (empty: where it is).
+    pub(crate) fn new(result: FrameResult, expected: Vec<ObjectResult>, degrade: Degrade) -> Self {
+        let looked = result.frame;
+        Self::with(result, looked, expected, degrade)
+    }
+
+    /// What was carried on by motion from the frame `looked` to the result's.
+    pub(crate) fn carried(result: FrameResult, looked: FrameStamp, degrade: Degrade) -> Self {
+        Self::with(result, looked, Vec::new(), degrade)
+    }
+
+    fn with(result: FrameResult, looked: FrameStamp, expected: Vec<ObjectResult>, degrade: Degrade) -> Self {
+        let fields = |objects: &[ObjectResult], coasted| {
             let mut fields = gst::Structure::new_empty(META_NAME);
             set_stamp(&mut fields, result.frame);
             fields.set("latency", ns(result.latency));
             set_outcome(&mut fields, result.outcome);
-            fields.set("objects", objects_to_array(&result.objects, coasted));
+            fields.set("looked-index", looked.index);
+            fields.set("degrade", degrade.as_str());
+            fields.set("objects", objects_to_array(objects, coasted));
             fields
         };
-        let (fresh, coasted) = (fields(false), fields(true));
-        Self { result, fresh, coasted }
+        let later = if expected.is_empty() { &result.objects } else { &expected };
+        let (fresh, coasted) = (fields(&result.objects, false), fields(later, true));
+        Self { result, looked, expected, degrade, fresh, coasted }
     }
 
     pub(crate) fn result(&self) -> &FrameResult {
         &self.result
+    }
+
+    pub(crate) fn looked(&self) -> FrameStamp {
+        self.looked
+    }
+
+    pub(crate) fn degrade(&self) -> Degrade {
+        self.degrade
     }
 
     /// Attaches the meta and a region of interest for every visible object. `true` when the masks are this very
@@ -108,17 +145,20 @@ impl Published {
         of: FrameStamp,
         size_px: (u32, u32),
     ) -> Result<bool, gst::glib::BoolError> {
-        let fresh = self.result.frame.index == of.index;
+        let fresh = self.looked.index == of.index;
         let mut meta = gst::meta::CustomMeta::add(buffer, META_NAME)?;
         let structure = meta.mut_structure();
-        let from = self.result.frame;
-        let age = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
-        let age = age(of.running_time, from.running_time).or_else(|| age(of.pts, from.pts));
-        structure.set_if_some("age", age.map(ns));
+        let span = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
+        let age = |from: FrameStamp| {
+            span(of.running_time, from.running_time).or_else(|| span(of.pts, from.pts)).map(ns)
+        };
+        structure.set_if_some("age", age(self.result.frame));
+        structure.set_if_some("looked-age", age(self.looked));
         for (field, value) in if fresh { self.fresh.iter() } else { self.coasted.iter() } {
             structure.set_value(field, value.clone());
         }
-        for object in &self.result.objects {
+        let later = !fresh && !self.expected.is_empty();
+        for object in if later { &self.expected } else { &self.result.objects } {
             add_roi(buffer, object, fresh, size_px);
         }
         Ok(fresh)

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use gst::prelude::*;
 use sightline_core::{
-    FrameResult, FrameStamp, Kind, NormBox, ObjectId, ObjectResult, Outcome, Rle, SkipReason, StageTimes,
-    TrackState, ValueError,
+    Degrade, FrameResult, FrameStamp, Kind, NormBox, ObjectId, ObjectResult, Outcome, Rle, SkipReason,
+    StageTimes, TrackState, ValueError,
 };
 
 /// Name of the element message, and of the structure in it.
@@ -28,6 +28,8 @@ pub struct FrameRecord {
     pub stages: StageTimes,
     /// The objects, in the order of their ids; empty for a frame that was skipped.
     pub objects: Vec<ObjectResult>,
+    /// What was given up when this was settled.
+    pub degrade: Degrade,
     /// What went wrong, when the outcome is `skipped(error)`.
     pub error: Option<String>,
 }
@@ -41,6 +43,7 @@ impl FrameRecord {
             latency,
             stages: StageTimes::default(),
             objects: Vec::new(),
+            degrade: Degrade::Full,
             error: None,
         }
     }
@@ -55,6 +58,7 @@ impl FrameRecord {
             structure.set(field, ns(*time));
         }
         structure.set("objects", objects_to_array(&self.objects, false));
+        structure.set("degrade", self.degrade.as_str());
         structure.set_if_some("error", self.error.as_deref());
         structure
     }
@@ -86,6 +90,7 @@ impl FrameRecord {
             latency: Duration::from_nanos(get(structure, "latency")?),
             stages,
             objects: objects_of(structure)?,
+            degrade: degrade_of(structure)?,
             error: structure.get::<String>("error").ok(),
         })
     }
@@ -99,6 +104,7 @@ impl From<&FrameResult> for FrameRecord {
             latency: result.latency,
             stages: result.stages,
             objects: result.objects.clone(),
+            degrade: Degrade::Full,
             error: None,
         }
     }
@@ -157,6 +163,10 @@ pub(crate) fn set_stamp(structure: &mut gst::StructureRef, stamp: FrameStamp) {
 pub(crate) fn stamp_of(structure: &gst::StructureRef) -> Result<FrameStamp, ValueError> {
     let time = |field| structure.get::<u64>(field).ok().map(Duration::from_nanos);
     Ok(FrameStamp { index: get(structure, "index")?, pts: time("pts"), running_time: time("running-time") })
+}
+
+pub(crate) fn degrade_of(structure: &gst::StructureRef) -> Result<Degrade, ValueError> {
+    get::<&str>(structure, "degrade")?.parse()
 }
 
 pub(crate) fn set_outcome(structure: &mut gst::StructureRef, outcome: Outcome) {
@@ -293,6 +303,7 @@ mod tests {
             latency: times(1 << 40),
             stages,
             objects: all.to_vec(),
+            degrade: Degrade::Coast,
             error: None,
         }];
         records.push(FrameRecord { outcome: Outcome::NoObject, objects: vec![], ..records[0].clone() });

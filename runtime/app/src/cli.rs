@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
+mod bench;
 mod models;
 mod query;
 mod serve;
@@ -11,6 +12,7 @@ use clap::{
     builder::TypedValueParser as _,
 };
 
+pub(crate) use self::bench::{Bench, BenchArgs, Clock, LatencyArgs, StreamingArgs};
 pub(crate) use self::models::{
     ExportArgs, ExportFlags, LayoutArg, ListArgs, ModelsArgs, ModelsCommand, PullArgs, VerifyArgs,
     VerifyFlags,
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Measure a model against annotated video
     Eval(EvalArgs),
+    /// Measure accuracy and latency at a camera's pace
+    Bench(BenchArgs),
     /// Write a model's raw outputs on a folder of frames into one .npz file
     Trace(TraceArgs),
     /// List, download, export, verify and remove models
@@ -124,7 +128,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) display: bool,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
@@ -228,7 +232,7 @@ pub(crate) struct GrounderArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) threads: usize,
 }
@@ -254,32 +258,9 @@ pub(crate) struct DavisArgs {
     #[arg(long, short, value_name = "NAME|DIR", default_value = "nano")]
     pub(crate) model: String,
 
-    /// What is taken from the first frame's annotation to prompt with, or words
+    /// What is taken from the first frame's annotation to prompt with
     #[arg(long, default_value = "mask")]
     pub(crate) prompt: PromptKind,
-
-    /// With --prompt text: a JSON file, {"sequence": ["words for its first object", ..]}
-    #[arg(long, value_name = "FILE", requires = "streaming")]
-    pub(crate) expressions: Option<PathBuf>,
-
-    /// Play at a camera's pace and score at every instant the newest mask
-    #[arg(long)]
-    pub(crate) streaming: bool,
-
-    /// With --streaming: pictures a second
-    #[arg(long, value_name = "N", default_value_t = 24.0, value_parser = fps)]
-    pub(crate) fps: f64,
-
-    /// With --streaming: play forward and back so many times
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000).map(usize::from))]
-    pub(crate) pingpong: usize,
-
-    #[command(flatten)]
-    pub(crate) llm: LlmFlags,
-
-    /// With --streaming: a settings file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) clean_up: CleanUpFlags,
@@ -288,7 +269,7 @@ pub(crate) struct DavisArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
@@ -301,7 +282,7 @@ pub(crate) enum PromptKind {
     Box,
     /// The pixel deepest inside it
     Point,
-    /// Words, with --streaming and --expressions
+    /// Words, with --expressions; of `bench streaming` only
     Text,
 }
 
@@ -339,7 +320,7 @@ pub(crate) struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub(crate) history: usize,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }
@@ -349,6 +330,24 @@ pub(crate) struct DoctorArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Measure how many threads, and encoding a frame ahead or not, keep a model's masks freshest here, and remember it
+    #[arg(long)]
+    pub(crate) tune: bool,
+
+    #[command(flatten)]
+    pub(crate) tuning: TuneFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneFlags {
+    /// With --tune: an installed model's name, or a folder with a model.toml
+    #[arg(long, short, value_name = "NAME|DIR", default_value = "nano", requires = "tune")]
+    pub(crate) model: String,
+
+    /// With --tune: how long to measure, about; slow models take longer
+    #[arg(long, value_name = "S", default_value = "25", value_parser = seconds, requires = "tune")]
+    pub(crate) seconds: f64,
 }
 
 impl Cli {

@@ -1,6 +1,7 @@
 //! Say what to watch; it finds it in the live picture and keeps a mask on it.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod doctor;
 mod elements;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => match doctor::run(args) {

@@ -7,7 +7,8 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Output, Stdio},
+    sync::mpsc::RecvTimeoutError,
     time::{Duration, Instant},
 };
 
@@ -51,6 +52,23 @@ fn serve(folder: &Path, feeds: &str) -> Served {
     };
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     Served { child, address }
+}
+
+/// Serves, for 20 s at most: what should be refused might run for ever.
+fn briefly(path: &Path) -> Output {
+    let mut command = command(&["serve", "--config", path.to_str().unwrap()]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (done, over) = std::sync::mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        if over.recv_timeout(Duration::from_secs(20)).is_err_and(|error| error == RecvTimeoutError::Timeout) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    guard.join().unwrap();
+    output
 }
 
 impl Served {
@@ -191,7 +209,7 @@ fn a_config_that_cannot_work_is_refused_before_anything_starts() {
         ("mask", feed("prompts = \"mask=/no/such.png\"\n"), "no/such.png"),
     ] {
         let path = settings(folder.path(), &feeds);
-        let output = sightline(&["serve", "--config", path.to_str().unwrap()]);
+        let output = briefly(&path);
         let text = common::stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{case}: {text}");
         assert!(text.contains(part) && !text.contains("http://"), "{case}: {text}");

@@ -3,8 +3,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::{
-    ConfigError, EncoderPreset, FeedLayers, Kind, ServeLayer, TrackMode, llm::LlmLayer, query::CatchupLayer,
-    query::QueryLayer, serve,
+    ConfigError, EncoderPreset, FeedLayers, Kind, ServeLayer, TrackMode, live::LiveLayer, llm::LlmLayer,
+    query::CatchupLayer, query::QueryLayer, serve,
 };
 
 /// The text of `configs/default.toml`: complete, and the lowest layer.
@@ -18,6 +18,8 @@ pub struct Layer {
     pub model: ModelLayer,
     /// `[track]`
     pub track: TrackLayer,
+    /// `[live]`
+    pub live: LiveLayer,
     /// `[llm]`
     pub llm: LlmLayer,
     /// `[query]`
@@ -82,6 +84,13 @@ macro_rules! each_key {
         $use!(track, max_objects);
         $use!(track, fill_hole_area);
         $use!(track, sprinkle_area);
+        $use!(live, max_age_ms);
+        $use!(live, degrade);
+        $use!(live, smaller_model);
+        $use!(live, max_fps);
+        $use!(live, forecast);
+        $use!(live, encode_ahead);
+        $use!(live, lost_after_s);
         $use!(llm, url);
         $use!(llm, model);
         $use!(llm, key_variable);

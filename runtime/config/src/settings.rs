@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::{
     ConfigError, DEFAULTS, Kind, Layer,
     check::{given, within},
+    live::LiveSettings,
     llm::LlmSettings,
     query::{CatchupSettings, QuerySettings},
     serve::{self, FeedSettings, ServeSettings},
@@ -96,6 +97,8 @@ pub struct Settings {
     pub model: ModelSettings,
     /// `[track]`
     pub track: TrackSettings,
+    /// `[live]`
+    pub live: LiveSettings,
     /// `[llm]`
     pub llm: LlmSettings,
     /// `[query]`
@@ -117,7 +120,7 @@ impl Settings {
     /// `Kind::Value` naming the key, its range and what came.
     pub fn resolve(layers: impl IntoIterator<Item = Layer>) -> Result<Self, ConfigError> {
         let defaults = Layer::from_toml("configs/default.toml", DEFAULTS)?;
-        let Layer { model, track, llm, query, catchup, output, serve, feeds } =
+        let Layer { model, track, live, llm, query, catchup, output, serve, feeds } =
             layers.into_iter().fold(defaults, Layer::overlaid);
         let name = given("model.name", model.name)?;
         if name.trim().is_empty() {
@@ -135,6 +138,7 @@ impl Settings {
                 fill_hole_area: within("track.fill_hole_area", track.fill_hole_area, 0..=MAX_AREA_PX)?,
                 sprinkle_area: within("track.sprinkle_area", track.sprinkle_area, 0..=MAX_AREA_PX)?,
             },
+            live: live.check()?,
             llm: llm.check()?,
             query,
             catchup: catchup.check()?,

@@ -4,6 +4,7 @@
 //! constructors; every other room speaks in these words.
 #![forbid(unsafe_code)]
 
+mod degrade;
 mod error;
 mod geometry;
 mod image;
@@ -14,6 +15,7 @@ mod picture;
 mod prompt;
 mod tensor;
 
+pub use degrade::Degrade;
 pub use error::{Kind, ValueError};
 pub use geometry::{NormBox, NormPoint};
 pub use image::{Filter, ImageSpec};

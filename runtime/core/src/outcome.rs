@@ -53,6 +53,10 @@ pub enum SkipReason {
     Superseded,
     /// There was nothing to track.
     NoPrompt,
+    /// The feed has more frames than it may have looked at.
+    OverBudget,
+    /// The machine is too slow: every frame was one too many ([`crate::Degrade::Fewer`]).
+    Degraded,
     /// The picture could not be read or an engine failed on it.
     Error,
     /// A flush, a seek or the end of the stream came first.
@@ -61,13 +65,16 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// Every reason, for counters that must list them all.
-    pub const ALL: [Self; 4] = [Self::Superseded, Self::NoPrompt, Self::Error, Self::Flushed];
+    pub const ALL: [Self; 6] =
+        [Self::Superseded, Self::NoPrompt, Self::OverBudget, Self::Degraded, Self::Error, Self::Flushed];
 
     /// Lower-case name used in metadata, messages and JSONL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Superseded => "superseded",
             Self::NoPrompt => "no-prompt",
+            Self::OverBudget => "over-budget",
+            Self::Degraded => "degraded",
             Self::Error => "error",
             Self::Flushed => "flushed",
         }

@@ -1,12 +1,10 @@
-use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
-use sightline_core::{Outcome, SkipReason, StageTimes, TrackState};
+use sightline_core::{Degrade, Outcome, SkipReason, StageTimes, TrackState};
 
 use crate::{Metric, Telemetry};
 
-/// Distinct values of a label that comes from outside; what comes after them is "other".
-const MOST_NAMES: usize = 16;
 const STATES: [TrackState; 3] = [TrackState::Tracking, TrackState::Lost, TrackState::Coasted];
 const QUERY_STATES: [&str; 9] =
     ["waiting", "asked", "streaming", "answered", "failed", "cancelled", "superseded", "refused", "alert"];
@@ -33,6 +31,7 @@ pub struct FeedMetrics {
     camera_rate: Gauge,
     door_drops: Counter,
     connects: Counter,
+    left_behind: Counter,
     retries: Counter,
     frames: Vec<(Outcome, Counter)>,
     buffers: [Counter; 3],
@@ -45,7 +44,6 @@ pub struct FeedMetrics {
     output_full: Counter,
     output_lost: Counter,
     output_errors: Counter,
-    rungs: Mutex<BTreeSet<String>>,
 }
 
 impl FeedMetrics {
@@ -69,6 +67,7 @@ impl FeedMetrics {
             camera_rate: gauge(Metric::CameraRate),
             door_drops: counter(Metric::CameraDoorDrops),
             connects: counter(Metric::CameraConnects),
+            left_behind: counter(Metric::CameraLeftBehind),
             retries: counter(Metric::CameraRetries),
             frames: outcomes.map(|outcome| (outcome, frames(&telemetry, feed, outcome))).collect(),
             buffers: ["fresh", "coasted", "none"].map(buffers),
@@ -81,7 +80,6 @@ impl FeedMetrics {
             output_full: dropped("full"),
             output_lost: dropped("lost"),
             output_errors: counter(Metric::OutputErrors),
-            rungs: Mutex::default(),
             feed: feed.to_owned(),
             telemetry,
         }
@@ -108,9 +106,10 @@ impl FeedMetrics {
         self.camera_rate.set(frames_per_second);
     }
 
-    /// The source is there.
-    pub fn connected(&self) {
-        self.connects.increment(1);
+    /// The source came so many times more, and so many of its connections would not let go when they were closed.
+    pub fn camera_connects(&self, connects: u64, left_behind: u64) {
+        self.connects.increment(connects);
+        self.left_behind.increment(left_behind);
     }
 
     /// The source is tried again.
@@ -118,14 +117,16 @@ impl FeedMetrics {
         self.retries.increment(1);
     }
 
-    /// The source went.
-    pub fn lost(&self, cause: &'static str) {
-        self.telemetry.counter(Metric::CameraLosses, &[("feed", &self.feed), ("cause", cause)]).increment(1);
+    /// The source went so many times more.
+    pub fn lost(&self, cause: &'static str, times: u64) {
+        let labels = [("feed", self.feed.as_str()), ("cause", cause)];
+        self.telemetry.counter(Metric::CameraLosses, &labels).increment(times);
     }
 
-    /// A frame was put right.
-    pub fn mended(&self, what: &'static str) {
-        self.telemetry.counter(Metric::CameraMended, &[("feed", &self.feed), ("what", what)]).increment(1);
+    /// So many more frames were put right.
+    pub fn mended(&self, what: &'static str, frames: u64) {
+        let labels = [("feed", self.feed.as_str()), ("what", what)];
+        self.telemetry.counter(Metric::CameraMended, &labels).increment(frames);
     }
 
     /// A frame's outcome. `latency` is from its arrival to the outcome; it and `stages` are of use only where the frame
@@ -171,11 +172,10 @@ impl FeedMetrics {
         self.telemetry.histogram(Metric::ReacquiredGap, &labels).record(gap);
     }
 
-    /// A step on the degrade ladder, to rung `level`.
-    pub fn degraded(&self, from: &str, to: &str, level: u32) {
-        self.degrade_level.set(f64::from(level));
-        let (from, to) = (self.rung(from), self.rung(to));
-        let labels = [("feed", self.feed.as_str()), ("from", &from), ("to", &to)];
+    /// A step on the degrade ladder.
+    pub fn degraded(&self, from: Degrade, to: Degrade) {
+        self.degrade_level.set(f64::from(to.level()));
+        let labels = [("feed", self.feed.as_str()), ("from", from.as_str()), ("to", to.as_str())];
         self.telemetry.counter(Metric::DegradeSteps, &labels).increment(1);
     }
 
@@ -230,15 +230,6 @@ impl FeedMetrics {
     /// A try to write failed.
     pub fn output_error(&self) {
         self.output_errors.increment(1);
-    }
-
-    /// Labels must be few: a rung's name while there is room for it.
-    fn rung(&self, name: &str) -> String {
-        let mut rungs = self.rungs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if rungs.contains(name) || (rungs.len() < MOST_NAMES && rungs.insert(name.to_owned())) {
-            return name.to_owned();
-        }
-        "other".to_owned()
     }
 }
 
@@ -311,13 +302,20 @@ mod tests {
         let feed = telemetry.feed("a");
         let lines = |at: u32| {
             for i in 0..at {
-                feed.degraded("none", &format!("rung {i}"), i);
                 feed.query(&format!("state {i}"), MS, true);
             }
             telemetry.render().lines().count()
         };
         let few = lines(100);
         assert_eq!(lines(2_000), few);
+        feed.degraded(Degrade::Full, Degrade::Coast);
+        has(
+            &telemetry,
+            &[
+                r#"sightline_degrade_level{feed="a"} 2"#,
+                r#"sightline_degrade_steps_total{feed="a",from="full",to="coast"} 1"#,
+            ],
+        );
         // Asked for again, for instance after a restart, the metrics are the same ones.
         telemetry.feed("a").restarted();
         feed.restarted();

@@ -140,6 +140,14 @@ impl Bound {
         self.engine.run(&views[..self.inputs.len()], &mut places[..self.outputs.len()])
     }
 
+    /// Runs `image_encoder` on a `[3,H,W]` tensor.
+    pub(crate) fn encode(&mut self, image: &[f32], features: &mut [Vec<f32>]) -> Result<(), EngineError> {
+        let mut levels = features.iter_mut();
+        let mut outputs: [Option<&mut [f32]>; MAX_PORTS] =
+            std::array::from_fn(|_| levels.next().map(Vec::as_mut_slice));
+        self.run(1, &Given { image, ..Given::default() }, &mut outputs)
+    }
+
     /// Whether the graph takes the memory-conditioned features.
     pub(crate) fn takes_pix_feat(&self) -> bool {
         self.inputs.iter().any(|(source, _)| *source == Source::PixFeat)
@@ -179,7 +187,8 @@ pub(crate) struct Binder<'a> {
 
 /// All graphs of a model, bound.
 pub(crate) struct BoundModel {
-    pub(crate) image_encoder: Bound,
+    /// None once it was taken out, to be run elsewhere.
+    pub(crate) image_encoder: Option<Bound>,
     pub(crate) memory_attention: Bound,
     pub(crate) decoder_track: Bound,
     pub(crate) decoder_prompt: Bound,
@@ -231,7 +240,7 @@ impl BoundModel {
             ));
         }
         let mut bound = Self {
-            image_encoder: binder.bind(GraphName::ImageEncoder, image_encoder, &level_names)?,
+            image_encoder: Some(binder.bind(GraphName::ImageEncoder, image_encoder, &level_names)?),
             memory_attention: binder.bind(GraphName::MemoryAttention, memory_attention, &["pix_feat"])?,
             decoder_track: binder.bind(GraphName::DecoderTrack, decoder_track, &decoded)?,
             decoder_prompt: binder.bind(GraphName::DecoderPrompt, decoder_prompt, &decoded)?,

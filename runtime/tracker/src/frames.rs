@@ -9,7 +9,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use sightline_core::{FrameStamp, NormBox, OwnedPicture, Picture, Shape};
 
-use crate::{At, TrackerError, error::Kind, run::Look};
+use crate::{At, TrackerError, error::Kind, graphs::feature_buffers, run::Look};
 
 /// Frames older than this many times the capacity give way first.
 const REACH: u64 = 4;
@@ -78,15 +78,13 @@ impl Frames {
     /// Room for `history` frames, and for as many more as `memory_bytes` hold: of features, or, where the model is
     /// shown parts of the picture (`parts`), of pictures, of which another part can be shown later.
     pub(crate) fn new(history: usize, memory_bytes: usize, levels: &[(String, Shape)], parts: bool) -> Self {
-        let set = || levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
         let set_bytes: usize = levels.iter().map(|(_, shape)| 4 * shape.elements()).sum();
         let parts = parts && memory_bytes > 0;
         let room = if parts { MOST_PICTURES } else { memory_bytes / set_bytes.max(1) };
         let capacity = history.max(room);
         let slots = 0..=if parts { history } else { capacity };
         Self {
-            // Zeroed memory is only taken from the system when it is written to.
-            features: slots.clone().map(|_| set()).collect(),
+            features: slots.clone().map(|_| feature_buffers(levels)).collect(),
             kept: VecDeque::with_capacity(capacity.min(1024) + 1),
             free: if parts { Vec::new() } else { slots.rev().collect() },
             pictures: parts.then(|| Pictures { most_bytes: memory_bytes, ..Pictures::default() }),

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use sightline_core::{NormBox, StageTimes};
-use sightline_engine_api::{EngineError, Kind, Model, ModelSpec};
+use sightline_core::{NormBox, Shape, StageTimes};
+use sightline_engine_api::{EngineError, GraphName, Kind, Model, ModelSpec};
 
 use crate::{
     bank::{BankSizes, Window},
-    binder::{BoundModel, Given},
+    binder::{Bound, BoundModel, Given},
     object::Decoded,
     prompt, view,
 };
@@ -101,7 +101,7 @@ impl Graphs {
     }
 
     /// Names and shapes of the feature levels.
-    pub(crate) fn levels(&self) -> &[(String, sightline_core::Shape)] {
+    pub(crate) fn levels(&self) -> &[(String, Shape)] {
         &self.bound.features
     }
 
@@ -123,12 +123,20 @@ impl Graphs {
 
     /// `image_encoder`
     pub(crate) fn encode(&mut self, image: &[f32], features: &mut [Vec<f32>]) -> Result<(), EngineError> {
-        let mut levels = features.iter_mut();
-        let mut outputs: [Option<&mut [f32]>; 16] =
-            std::array::from_fn(|_| levels.next().map(Vec::as_mut_slice));
-        let given = Given { image, ..Given::default() };
-        let time = &mut self.times.image_encoder;
-        timed(time, || self.bound.image_encoder.run(1, &given, &mut outputs))
+        let Some(encoder) = &mut self.bound.image_encoder else {
+            return Err(EngineError::new(Kind::Run, GraphName::ImageEncoder, "it to be here", "split off"));
+        };
+        timed(&mut self.times.image_encoder, || encoder.encode(image, features))
+    }
+
+    /// Takes `image_encoder` out, to be run elsewhere.
+    pub(crate) fn take_image_encoder(&mut self) -> Option<Bound> {
+        self.bound.image_encoder.take()
+    }
+
+    /// Buffers for a frame's features.
+    pub(crate) fn feature_buffers(&self) -> Vec<Vec<f32>> {
+        feature_buffers(self.levels())
     }
 
     /// Sets `prev_low_res_mask` for a frame that shows `view` from logits that cover their own part of the
@@ -335,6 +343,11 @@ impl Graphs {
     }
 }
 
+/// Buffers for feature levels. Zeroed memory is only taken from the system when it is written to.
+pub(crate) fn feature_buffers(levels: &[(String, Shape)]) -> Vec<Vec<f32>> {
+    levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect()
+}
+
 fn fill_clamped(to: &mut [f32], logits: Option<&[f32]>) {
     let Some(logits) = logits else { return to.fill(0.0) };
     for (to, logit) in to.iter_mut().zip(logits) {
@@ -342,7 +355,7 @@ fn fill_clamped(to: &mut [f32], logits: Option<&[f32]>) {
     }
 }
 
-fn timed<T>(total: &mut Duration, run: impl FnOnce() -> T) -> T {
+pub(crate) fn timed<T>(total: &mut Duration, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
     *total += start.elapsed();

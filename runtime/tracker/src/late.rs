@@ -198,7 +198,7 @@ pub(crate) fn advance_late(
     let Some(tick) = group.first().map(|late| late.tick) else { return Ok(()) };
     if group.iter().all(|late| !late.is_fresh()) {
         let mut objects: Vec<&mut Object> = group.iter_mut().map(|late| &mut late.object).collect();
-        run::track(graphs, look, &mut objects, tick)?;
+        run::track(graphs, look, &mut objects, tick, true)?;
     }
     group.iter_mut().try_for_each(|late| late.give(graphs, look))
 }
@@ -214,11 +214,7 @@ pub(crate) struct LateLook {
 impl LateLook {
     pub(crate) fn new(graphs: &Graphs) -> Self {
         let spec = &graphs.spec;
-        Self {
-            features: graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect(),
-            viewer: Viewer::new(spec.view, &spec.image),
-            seen: None,
-        }
+        Self { features: graphs.feature_buffers(), viewer: Viewer::new(spec.view, &spec.image), seen: None }
     }
 
     /// Encodes the part of a kept picture that they are in, unless that has just been done.

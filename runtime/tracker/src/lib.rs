@@ -9,6 +9,7 @@ mod bank;
 mod binder;
 mod catchup;
 mod clean;
+mod encoder;
 mod error;
 mod frames;
 mod graphs;
@@ -27,6 +28,7 @@ use sightline_core::{FrameStamp, NormBox, ObjectId, TrackState};
 
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
+pub use encoder::{Encoded, Encoder};
 pub use error::{Kind, TrackerError};
 pub use propose::{Proposal, ProposalOptions, Proposer};
 pub use session::Session;

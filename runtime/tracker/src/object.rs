@@ -44,6 +44,12 @@ pub(crate) struct Object {
     lag: u64,
     /// The first tick the lag holds for: of frames before it, the object knows nothing.
     since: u64,
+    /// The frame it was tracked or prompted on last.
+    last: u64,
+    /// That frame was tracked without being remembered: the next one takes its place in time.
+    passing: bool,
+    /// The newest conditioning frame, and the one before it.
+    prompted: [Option<u64>; 2],
     /// Only ever clicked on: nobody said how far it reaches, and the model may have taken a part for the whole.
     pub(crate) clicked: bool,
     masks: Vec<f32>,
@@ -64,6 +70,9 @@ impl Object {
             bank: Bank::new(sizes),
             lag: 0,
             since: 0,
+            last: 0,
+            passing: false,
+            prompted: [None; 2],
             clicked: true,
             masks: vec![0.0; masks * mask_elements],
             mask_elements,
@@ -76,6 +85,7 @@ impl Object {
     pub(crate) fn reset(&mut self, id: ObjectId) {
         (self.id, self.clicked) = (id, true);
         (self.lag, self.since) = (0, 0);
+        (self.last, self.passing, self.prompted) = (0, false, [None; 2]);
         self.bank.reset();
         self.seen.fill(None);
         self.corrections.clear();
@@ -85,6 +95,7 @@ impl Object {
     pub(crate) fn copy_from(&mut self, other: &Self) {
         (self.id, self.clicked) = (other.id, other.clicked);
         (self.lag, self.since) = (other.lag, other.since);
+        (self.last, self.passing, self.prompted) = (other.last, other.passing, other.prompted);
         self.bank.copy_from(&other.bank);
         self.masks.copy_from_slice(&other.masks);
         self.seen.copy_from_slice(&other.seen);
@@ -104,6 +115,7 @@ impl Object {
         let last = self.bank.keep_conds();
         let local = last.map_or(0, |last| last + 1).max(tick.saturating_sub(self.lag));
         (self.lag, self.since) = (tick - local, tick);
+        self.passing = false;
         self.seen.fill(None);
         self.corrections.clear();
     }
@@ -115,6 +127,28 @@ impl Object {
         }
     }
 
+    /// Frame `tick` is next. If the one before was not to be remembered, its clock stands still: what it remembers
+    /// does not age, and of that frame nothing stays but the mask that this one follows.
+    pub(crate) fn arrive(&mut self, tick: u64) {
+        if tick <= self.last || !std::mem::take(&mut self.passing) {
+            return;
+        }
+        let from = self.local(self.last);
+        if let (Some(seen), Some(to)) = (self.seen(from), from.checked_sub(1)) {
+            let (slot, place) = (self.slot(from), self.slot(to));
+            self.seen[slot] = None;
+            self.seen[place] = Some(Seen { tick: to, ..seen });
+            let start = slot * self.mask_elements;
+            self.masks.copy_within(start..start + self.mask_elements, place * self.mask_elements);
+            (self.lag, self.since) = (self.lag + 1, tick);
+        }
+    }
+
+    /// The frame that has just been put is not to be remembered.
+    pub(crate) fn pass(&mut self) {
+        self.passing = true;
+    }
+
     /// Whether the object can be prompted on this frame with everything it remembered then.
     pub(crate) fn remembers(&self, tick: u64) -> bool {
         tick >= self.since
@@ -122,7 +156,7 @@ impl Object {
 
     /// Whether it was prompted for the first time on a frame after this one.
     pub(crate) fn has_cond_after(&self, tick: u64) -> bool {
-        !self.remembers(tick) || self.bank.newest_cond().is_some_and(|cond| cond > tick - self.lag)
+        self.prompted[0].is_some_and(|prompted| prompted > tick)
     }
 
     fn local(&self, tick: u64) -> u64 {
@@ -177,6 +211,10 @@ impl Object {
         decoded: Decoded<'_>,
         memory: Option<(&[f32], u64)>,
     ) {
+        (self.last, self.passing) = (tick, false);
+        if cond && self.prompted[0] != Some(tick) {
+            self.prompted = [Some(tick), self.prompted[0]];
+        }
         let tick = self.local(tick);
         let slot = self.slot(tick);
         self.masks[slot * self.mask_elements..][..self.mask_elements].copy_from_slice(decoded.low_res);
@@ -192,6 +230,9 @@ impl Object {
             self.seen[slot] = None;
         }
         self.bank.forget(local);
+        if self.prompted[0] == Some(tick) {
+            self.prompted = [self.prompted[1], None];
+        }
         self.corrections.retain(|(at, _)| *at != local);
     }
 

@@ -205,20 +205,20 @@ impl Tracker {
         at: At,
         options: ProposalOptions,
         hints: &[NormBox],
-        eyes: &mut Eyes,
+        eyes: Option<&mut Eyes>,
     ) -> Result<Proposer, TrackerError> {
         let Self { graphs, frames, .. } = self;
         let Found::Kept { tick, degraded: false } = frames.find(at) else {
             return Err(frames.gone_error(at));
         };
-        let (features, view) = match frames.picture(tick) {
-            Some(picture) => {
+        // A session that was split has no eyes, and keeps features, not pictures.
+        let (features, view) = match frames.picture(tick).zip(eyes) {
+            Some((picture, eyes)) => {
                 let picture = picture.picture().map_err(TrackerError::picture)?;
                 let sights = Sights { anywhere: true, ..Sights::default() };
                 let mut viewer = Viewer::new(graphs.spec.view, &graphs.spec.image);
                 let (image, view) = eyes.look(&picture, sights, &mut viewer)?;
-                let mut features: Vec<Vec<f32>> =
-                    graphs.levels().iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect();
+                let mut features = graphs.feature_buffers();
                 graphs.encode(image, &mut features)?;
                 (features, view)
             }

@@ -17,21 +17,24 @@ pub(crate) struct Look<'a> {
     pub(crate) view: NormBox,
 }
 
-/// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers.
+/// Follows objects, at most [`Graphs::lanes`], to frame `tick` with what each remembers, and if `remember` makes a
+/// memory of it.
 pub(crate) fn track(
     graphs: &mut Graphs,
     look: Look<'_>,
     objects: &mut [&mut Object],
     tick: u64,
+    remember: bool,
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
     for (lane, object) in objects.iter_mut().enumerate() {
+        object.arrive(tick);
         recall(graphs, view, object, tick, lane);
     }
     graphs.attend(features, objects.iter().map(|object| &object.window))?;
     graphs.decode_track(features, objects.len())?;
     let gate = graphs.spec.memory.min_object_score;
-    let worth = |score: f32| gate.is_none_or(|least| score > least);
+    let worth = |score: f32| remember && gate.is_none_or(|least| score > least);
     if (0..objects.len()).any(|lane| worth(graphs.decoded(lane).score)) {
         graphs.encode_memory(features, objects.len(), false)?;
     }
@@ -39,6 +42,9 @@ pub(crate) fn track(
         let serial = worth(graphs.decoded(lane).score).then(|| graphs.next_serial());
         let memory = serial.map(|serial| (graphs.memory(lane), serial));
         object.put(tick, view, false, graphs.decoded(lane), memory);
+        if !remember {
+            object.pass();
+        }
     }
     Ok(())
 }
@@ -56,6 +62,7 @@ pub(crate) fn prompt(
     ask: &Ask,
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
+    object.arrive(tick);
     let cond = !object.knows(tick) || object.is_cond(tick);
     object.clicked &= ask.object_extent().is_none();
     match ask.resolve(&graphs.spec, graphs.fixed_points(), view) {

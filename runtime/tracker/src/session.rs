@@ -1,14 +1,15 @@
 use std::{sync::Arc, time::Instant};
 
 use sightline_core::{
-    FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle, TrackState,
+    FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle, StageTimes,
+    TrackState,
 };
 use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
 
 use crate::{
-    Applied, At, CleanUp, ObjectView, Options, Pace, Progress, ProposalOptions, Proposer, Tracker,
-    TrackerError,
+    Applied, At, CleanUp, Encoded, Encoder, Kind, ObjectView, Options, Pace, Progress, ProposalOptions,
+    Proposer, Tracker, TrackerError,
     clean::Cleaner,
     view::{self, Sights, Viewer},
 };
@@ -16,7 +17,8 @@ use crate::{
 /// A tracker with preprocessing before it and mask upscaling behind it: pictures in, results out.
 pub struct Session {
     tracker: Tracker,
-    eyes: Eyes,
+    /// None once the session is split.
+    eyes: Option<Eyes>,
     viewer: Viewer,
     finish: Finish,
     /// The whole picture is to be seen.
@@ -63,10 +65,10 @@ impl Session {
         let tracker = Tracker::new(model, options)?;
         let spec = tracker.spec();
         Ok(Self {
-            eyes: Eyes {
+            eyes: Some(Eyes {
                 preprocessor: Preprocessor::new(&spec.image),
                 image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
-            },
+            }),
             viewer: Viewer::new(spec.view, &spec.image),
             finish: Finish {
                 upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
@@ -89,20 +91,77 @@ impl Session {
     /// Tracks every object on a picture. `latency` is the time this call took: add what came before it.
     ///
     /// # Errors
-    /// As [`Tracker::step`], and `Kind::Picture` when the picture cannot be read.
+    /// As [`Tracker::step`], `Kind::Picture` when the picture cannot be read, and `Kind::Options` when the session is
+    /// split.
     pub fn process(&mut self, frame: FrameStamp, picture: &Picture<'_>) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
-        let (width, height) = (picture.width_px(), picture.height_px());
         let sights = self.sights(frame);
-        let (image, view) = self.eyes.look(picture, sights, &mut self.viewer)?;
+        let Some(eyes) = &mut self.eyes else {
+            let (expected, got) = ("a session with its encoder", "one whose encoder was split off");
+            return Err(TrackerError::new(Kind::Options, "process", expected, got));
+        };
+        let (image, view) = eyes.look(picture, sights, &mut self.viewer)?;
         let preprocess = start.elapsed();
         let mut stages = self.tracker.step_in(frame, image, view)?;
-        self.joined = false;
         stages.preprocess = preprocess;
+        let size_px = (picture.width_px(), picture.height_px());
+        self.conclude(start, frame, stages, size_px, Some(picture))
+    }
+
+    /// Takes preprocessing and the image encoder out, to be run on another thread: frame t+1 is encoded while frame t
+    /// is tracked. `None`, and nothing changes, for a model that is shown views, because what it is shown of a frame
+    /// depends on the frame before; and for a session that has been split already.
+    ///
+    /// From then on frames come by [`Session::process_encoded`]; everything else stays as it was.
+    pub fn split(&mut self) -> Option<Encoder> {
+        let graphs = &mut self.tracker.graphs;
+        if graphs.spec.view.is_some() {
+            return None;
+        }
+        let graph = graphs.take_image_encoder()?;
+        Some(Encoder::new(self.eyes.take()?, graph, graphs))
+    }
+
+    /// As [`Session::process`], for a picture of `size_px` that the [`Encoder`] has encoded. The features are swapped
+    /// with those of a frame that is kept no longer, not copied: `encoded` is ready to be filled again, whatever
+    /// comes of the frame. Its stages are in the result, but `latency` is the time this call alone took.
+    ///
+    /// # Errors
+    /// As [`Session::process`], and `Kind::Picture` for what was not filled, or by another model's encoder.
+    pub fn process_encoded(
+        &mut self,
+        frame: FrameStamp,
+        size_px: (u32, u32),
+        encoded: &mut Encoded,
+    ) -> Result<FrameResult, TrackerError> {
+        let start = Instant::now();
+        let features = encoded.take(self.tracker.graphs.levels())?;
+        let mut stages = self.tracker.step_encoded(frame, features)?;
+        (stages.preprocess, stages.image_encoder) = (encoded.preprocess(), encoded.image_encoder());
+        self.conclude(start, frame, stages, size_px, None)
+    }
+
+    /// As [`Tracker::set_remembering`].
+    pub fn set_remembering(&mut self, on: bool) {
+        self.tracker.set_remembering(on);
+    }
+
+    /// From the tracked objects to the result.
+    fn conclude(
+        &mut self,
+        start: Instant,
+        frame: FrameStamp,
+        mut stages: StageTimes,
+        (width_px, height_px): (u32, u32),
+        picture: Option<&Picture<'_>>,
+    ) -> Result<FrameResult, TrackerError> {
+        self.joined = false;
         let upscaling = Instant::now();
-        let objects = self.results(width, height)?;
+        let objects = self.results(width_px, height_px)?;
         stages.postprocess = upscaling.elapsed();
-        self.tracker.keep_picture(picture);
+        if let Some(picture) = picture {
+            self.tracker.keep_picture(picture);
+        }
         let found = objects.iter().any(|object| object.state == TrackState::Tracking);
         let outcome = if found { Outcome::Masks } else { Outcome::NoObject };
         Ok(FrameResult { frame, outcome, latency: start.elapsed(), stages, objects })
@@ -164,7 +223,7 @@ impl Session {
     ) -> Result<(Vec<(FrameStamp, ObjectResult)>, Progress), TrackerError> {
         let Self { tracker, finish, eyes, joined, .. } = self;
         let (mut late, mut failed) = (Vec::new(), None);
-        let progress = tracker.catch_up_with(pace, Some(eyes), |caught| {
+        let progress = tracker.catch_up_with(pace, eyes.as_mut(), |caught| {
             match finish.run(&caught.object, (width_px, height_px)) {
                 Ok(result) => late.push((caught.frame, result)),
                 Err(error) => failed = Some(error),
@@ -209,7 +268,7 @@ impl Session {
         options: ProposalOptions,
         hints: &[NormBox],
     ) -> Result<Proposer, TrackerError> {
-        self.tracker.propose(at, options, hints, &mut self.eyes)
+        self.tracker.propose(at, options, hints, self.eyes.as_mut())
     }
 
     /// As [`Tracker::propose_step`].

@@ -44,6 +44,8 @@ pub struct Tracker {
     pub(crate) catching: Vec<CatchUp>,
     /// Buffers of objects that are gone, for those to come.
     pub(crate) spare: Vec<Object>,
+    /// Tracked frames are written to memory.
+    remembering: bool,
 }
 
 impl std::fmt::Debug for Tracker {
@@ -89,6 +91,7 @@ impl Tracker {
             waiting: Vec::with_capacity(MAX_WAITING * options.max_objects),
             catching: Vec::with_capacity(options.max_objects),
             spare: Vec::with_capacity(options.max_objects + 1),
+            remembering: true,
             options,
         })
     }
@@ -130,12 +133,36 @@ impl Tracker {
             let expected = format!("{expected} values, [3,{},{}]", spec.height_px, spec.width_px);
             return Err(TrackerError::new(Kind::Picture, "image tensor", expected, image.len()));
         }
-        if let Some(newest) = self.frames.newest().filter(|newest| newest.index >= frame.index) {
-            let expected = format!("an index above {}", newest.index);
-            return Err(TrackerError::new(Kind::Picture, "frame", expected, frame.index));
-        }
+        self.check_newer(frame)?;
         self.graphs.times = StageTimes::default();
         self.graphs.encode(image, self.frames.under_way(view))?;
+        self.follow(frame)
+    }
+
+    /// As [`Tracker::step`], for the features of a whole picture; they are swapped for a frame's that is kept no longer.
+    pub(crate) fn step_encoded(
+        &mut self,
+        frame: FrameStamp,
+        features: &mut [Vec<f32>],
+    ) -> Result<StageTimes, TrackerError> {
+        self.check_newer(frame)?;
+        self.graphs.times = StageTimes::default();
+        self.frames.under_way(NormBox::WHOLE).swap_with_slice(features);
+        self.follow(frame)
+    }
+
+    fn check_newer(&self, frame: FrameStamp) -> Result<(), TrackerError> {
+        match self.frames.newest().filter(|newest| newest.index >= frame.index) {
+            None => Ok(()),
+            Some(newest) => {
+                let expected = format!("an index above {}", newest.index);
+                Err(TrackerError::new(Kind::Picture, "frame", expected, frame.index))
+            }
+        }
+    }
+
+    /// Tracks every object on the frame under way, whose features are there, and makes it the newest.
+    fn follow(&mut self, frame: FrameStamp) -> Result<StageTimes, TrackerError> {
         let tick = self.frames.next_tick();
         if let Err(error) = self.advance(frame, tick) {
             self.objects.iter_mut().for_each(|object| object.forget(tick));
@@ -162,7 +189,7 @@ impl Tracker {
 
     /// Tracks or prompts every object on the frame under way.
     fn advance(&mut self, frame: FrameStamp, tick: u64) -> Result<(), TrackerError> {
-        let Self { graphs, frames, objects, joining, waiting, spare, options, .. } = self;
+        let Self { graphs, frames, objects, joining, waiting, spare, options, remembering, .. } = self;
         let due = || waiting.iter().filter(|waiting| reaches(frame, waiting.at));
         let prompted = |object: &Object| due().any(|waiting| waiting.object == object.id);
         let mut followed = objects.iter_mut().filter(|object| !prompted(object)).peekable();
@@ -172,7 +199,7 @@ impl Tracker {
             let mut rest = together.as_mut_slice();
             while !rest.is_empty() {
                 let (batch, others) = rest.split_at_mut(1 << rest.len().ilog2());
-                run::track(graphs, frames.look(tick), batch, tick)?;
+                run::track(graphs, frames.look(tick), batch, tick, *remembering)?;
                 rest = others;
             }
         }
@@ -273,6 +300,15 @@ impl Tracker {
     /// Keeps the newest frame's picture for late prompts, where the model is shown parts of pictures.
     pub(crate) fn keep_picture(&mut self, picture: &Picture<'_>) {
         self.frames.keep_picture(picture);
+    }
+
+    /// From now on tracked frames are, or are not, written to memory, which saves the memory encoder. Prompted frames
+    /// always are, and objects that catch up go on remembering. Until it is called, all are.
+    ///
+    /// To an object's memory a frame that is not remembered has not been: what it remembers does not age. Such a frame
+    /// can be corrected while it is the newest; once another has come, those up to it no longer can.
+    pub fn set_remembering(&mut self, on: bool) {
+        self.remembering = on;
     }
 
     /// Whether late prompts are shown a part of the picture of their own.

@@ -38,7 +38,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     gst::init()?;
-    let _film = args.file.as_deref().map(play_for_ever).transpose()?;
+    let film = args.file.as_deref().map(film).transpose()?;
     let source = match &args.file {
         Some(_) => "intervideosrc channel=film timeout=18446744073709551615".to_owned(),
         None => format!("videotestsrc is-live=true pattern={}", args.pattern),
@@ -52,6 +52,15 @@ fn main() -> Result<()> {
         args.width, args.height, args.fps, args.key_every
     ));
     factory.set_shared(true);
+    if let Some((film, _)) = &film {
+        // It begins with its first viewer, who then knows what the first frame shows.
+        let film = film.clone();
+        factory.connect_media_configure(move |_, _| {
+            if let Err(error) = film.set_state(gst::State::Playing) {
+                gst::error!(gst::CAT_RUST, "the film does not play: {error}");
+            }
+        });
+    }
     let server = gst_rtsp_server::RTSPServer::new();
     server.set_address("127.0.0.1");
     server.set_service(&args.port.to_string());
@@ -63,8 +72,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Plays a film into the channel `film`.
-fn play_for_ever(file: &Path) -> Result<(gst::Pipeline, gst::bus::BusWatchGuard)> {
+/// A film that is played into the channel `film`, for ever, once it is started.
+fn film(file: &Path) -> Result<(gst::Pipeline, gst::bus::BusWatchGuard)> {
     let file = std::path::absolute(file)?;
     let uri = gst::glib::filename_to_uri(&file, None).with_context(|| format!("film {file:?}"))?;
     let pipeline = gst::parse::launch(&format!(
@@ -73,7 +82,7 @@ fn play_for_ever(file: &Path) -> Result<(gst::Pipeline, gst::bus::BusWatchGuard)
     .downcast::<gst::Pipeline>()
     .ok()
     .context("expected a pipeline")?;
-    pipeline.set_state(gst::State::Playing)?;
+    pipeline.set_state(gst::State::Paused)?;
     let played = pipeline.downgrade();
     let bus = pipeline.bus().context("the film's pipeline has no bus")?;
     let watch = bus.add_watch(move |_, message| {

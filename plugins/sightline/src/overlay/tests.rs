@@ -59,7 +59,9 @@ fn through(
     let mut buffer = gst::Buffer::from_mut_slice(before.clone());
     if with_meta {
         let stamp = FrameStamp { index: 5, pts: None, running_time: None };
-        Published::new(result()).attach(buffer.get_mut().unwrap(), stamp, (WIDTH, HEIGHT)).unwrap();
+        Published::new(result(), Vec::new(), sightline_core::Degrade::Full)
+            .attach(buffer.get_mut().unwrap(), stamp, (WIDTH, HEIGHT))
+            .unwrap();
     }
     let after = harness.push_and_pull(buffer).unwrap().map_readable().unwrap().to_vec();
     (info, before, after)

@@ -8,16 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sightline_core::{FrameStamp, ObjectId, Outcome, SkipReason};
+use sightline_core::{Degrade, FrameStamp, ObjectId, Outcome, SkipReason};
 
-use super::{draft::Request, mailbox::Mailbox, talk::Question};
+use super::{
+    admission::Admission,
+    draft::Request,
+    ladder::{Ages, Given, Ladder, Step},
+    mailbox::Mailbox,
+    talk::Question,
+};
 use crate::{histogram::Histogram, meta::Published, pixels::FrameCopy, record::FrameRecord};
 
 /// Depth of the command queue. Its full-policy is `DropNewest`: the newest command is refused, and its sender told.
 pub(crate) const COMMANDS: usize = 64;
-/// In flight, waiting, and being filled.
-const SLOTS: usize = 3;
-
 /// What the client asks for; carried out on the worker, between frames, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Command {
@@ -36,10 +39,19 @@ pub(crate) struct Job {
     pub(crate) copy: FrameCopy,
 }
 
+/// What is known of the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Camera {
+    Lost,
+    Back,
+}
+
 /// What the worker is to do next.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) flushed: bool,
+    /// In the order in which it happened.
+    pub(crate) camera: Vec<Camera>,
     pub(crate) commands: VecDeque<Command>,
     pub(crate) frame: Option<(FrameStamp, Job)>,
 }
@@ -61,6 +73,8 @@ pub(crate) struct Counts {
     pub(crate) no_object: u64,
     pub(crate) superseded: u64,
     pub(crate) no_prompt: u64,
+    pub(crate) over_budget: u64,
+    pub(crate) degraded: u64,
     pub(crate) error: u64,
     pub(crate) flushed: u64,
     pub(crate) pending: u64,
@@ -68,6 +82,8 @@ pub(crate) struct Counts {
     pub(crate) coasted_buffers: u64,
     pub(crate) prompts_applied: u64,
     pub(crate) prompts_refused: u64,
+    pub(crate) steps_down: u64,
+    pub(crate) steps_up: u64,
 }
 
 impl Counts {
@@ -76,7 +92,7 @@ impl Counts {
     }
 
     pub(crate) fn skipped(&self) -> u64 {
-        self.superseded + self.no_prompt + self.error + self.flushed
+        self.superseded + self.no_prompt + self.over_budget + self.degraded + self.error + self.flushed
     }
 
     fn add(&mut self, outcome: Outcome) {
@@ -85,6 +101,8 @@ impl Counts {
             Outcome::NoObject => &mut self.no_object,
             Outcome::Skipped(SkipReason::Superseded) => &mut self.superseded,
             Outcome::Skipped(SkipReason::NoPrompt) => &mut self.no_prompt,
+            Outcome::Skipped(SkipReason::OverBudget) => &mut self.over_budget,
+            Outcome::Skipped(SkipReason::Degraded) => &mut self.degraded,
             Outcome::Skipped(SkipReason::Flushed) => &mut self.flushed,
             // Error, and whatever reason is added without telling us.
             Outcome::Skipped(_) => &mut self.error,
@@ -92,13 +110,26 @@ impl Counts {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     mailbox: Mailbox<Job>,
-    arrivals: [Option<(u64, Instant)>; 2],
+    /// Of the frames without an outcome.
+    arrivals: Vec<(u64, Instant)>,
     commands: VecDeque<Command>,
     spare: Vec<FrameCopy>,
+    /// In flight, waiting, and being filled.
+    slots: usize,
+    /// The encoder takes frames out of the mailbox.
+    ahead: bool,
+    admission: Admission,
+    ladder: Ladder,
+    /// Of the buffer that passed last.
+    ages: Ages,
+    /// What buffers carry.
     newest: Option<Arc<Published>>,
+    /// The newest frame the engines looked at.
+    looked: Option<Arc<Published>>,
+    camera: Vec<Camera>,
     counts: Counts,
     latency: Histogram,
     cost: Histogram,
@@ -118,28 +149,71 @@ struct Inner {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hub {
     inner: Mutex<Inner>,
     to_worker: Condvar,
     to_stream: Condvar,
+    to_encoder: Condvar,
 }
 
 impl Inner {
+    fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
+        let flights = if ahead { 2 } else { 1 };
+        let slots = flights + 2;
+        Self {
+            ahead,
+            mailbox: Mailbox::new(flights),
+            arrivals: Vec::with_capacity(slots),
+            commands: VecDeque::with_capacity(COMMANDS),
+            spare: Vec::with_capacity(slots),
+            slots,
+            admission: Admission::new(max_fps),
+            ladder,
+            ages: Ages::default(),
+            newest: None,
+            looked: None,
+            camera: Vec::new(),
+            counts: Counts::default(),
+            latency: Histogram::default(),
+            cost: Histogram::default(),
+            reporting: false,
+            flushed: false,
+            flushing: false,
+            woken: false,
+            idle: false,
+            closed: false,
+            dead: false,
+        }
+    }
+
+    /// What a buffer carries as it passes; `None` while there is nothing to carry though there should be.
+    fn ages(&self, of: FrameStamp) -> Option<Ages> {
+        if self.idle {
+            return Some(Ages::default());
+        }
+        let (newest, looked) = (self.newest.as_ref()?.result().frame, self.looked.as_ref()?.result().frame);
+        let age = |then: FrameStamp| {
+            let clocks = of.running_time.zip(then.running_time).or(of.pts.zip(then.pts));
+            clocks.map(|(now, then)| now.saturating_sub(then)).filter(|_| then.index + 1 < of.index)
+        };
+        Some(Ages { shown: age(newest).unwrap_or_default(), looked: age(looked).unwrap_or_default() })
+    }
+
     /// Counts a frame that is skipped, and says so.
     fn settle(&mut self, stamp: FrameStamp, reason: SkipReason) -> FrameRecord {
         let latency = self.forget_arrival(stamp).map_or(Duration::ZERO, |arrival| arrival.elapsed());
         self.counts.add(Outcome::Skipped(reason));
-        FrameRecord::skipped(stamp, reason, latency)
+        FrameRecord { degrade: self.ladder.given().at, ..FrameRecord::skipped(stamp, reason, latency) }
     }
 
     fn forget_arrival(&mut self, stamp: FrameStamp) -> Option<Instant> {
-        let mine = |slot: &&mut Option<(u64, Instant)>| slot.is_some_and(|(index, _)| index == stamp.index);
-        self.arrivals.iter_mut().find(mine).and_then(Option::take).map(|(_, arrival)| arrival)
+        let mine = self.arrivals.iter().position(|(index, _)| *index == stamp.index)?;
+        Some(self.arrivals.swap_remove(mine).1)
     }
 
     fn keep(&mut self, copy: FrameCopy) {
-        if self.spare.len() < SLOTS {
+        if self.spare.len() < self.slots {
             self.spare.push(copy);
         }
     }
@@ -147,7 +221,7 @@ impl Inner {
     fn cancel(&mut self, reason: SkipReason) -> Vec<FrameRecord> {
         let (flying, waiting) = self.mailbox.cancel();
         let mut records = Vec::new();
-        records.extend(flying.map(|stamp| self.settle(stamp, reason)));
+        records.extend(flying.into_iter().map(|stamp| self.settle(stamp, reason)));
         if let Some((stamp, job)) = waiting {
             records.push(self.settle(stamp, reason));
             self.keep(job.copy);
@@ -157,6 +231,16 @@ impl Inner {
 }
 
 impl Hub {
+    /// `ahead`: the image encoder runs a frame ahead of the tracker. At most `max_fps` frames a second enter.
+    pub(crate) fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
+        Self {
+            inner: Mutex::new(Inner::new(ahead, max_fps, ladder)),
+            to_worker: Condvar::new(),
+            to_stream: Condvar::new(),
+            to_encoder: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic while the lock was held is our bug; the counts are still worth having.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -180,11 +264,16 @@ impl Hub {
         } else if inner.idle {
             Some(SkipReason::NoPrompt)
         } else {
-            None
+            let rests = inner.ladder.given().up(Degrade::Fewer);
+            let busy = inner.mailbox.len() > 0;
+            inner.admission.refuse(Instant::now(), rests.then_some(busy))
         };
         match known {
             Some(reason) => (stamp, Err(inner.settle(stamp, reason))),
-            None => (stamp, Ok(inner.spare.pop().unwrap_or_default())),
+            None => {
+                inner.admission.entered();
+                (stamp, Ok(inner.spare.pop().unwrap_or_default()))
+            }
         }
     }
 
@@ -205,11 +294,10 @@ impl Hub {
             inner.keep(job.copy);
             inner.settle(old, SkipReason::Superseded)
         });
-        if let Some(slot) = inner.arrivals.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some((stamp.index, arrival));
-        }
+        inner.arrivals.push((stamp.index, arrival));
         drop(inner);
         self.to_worker.notify_one();
+        self.to_encoder.notify_one();
         Offered::Waits(replaced)
     }
 
@@ -243,8 +331,36 @@ impl Hub {
         self.lock().newest.clone()
     }
 
-    /// The end of a buffer's way through the element.
-    pub(crate) fn passed(&self, fresh: Option<bool>, cost: Duration) {
+    /// The newest frame the engines looked at, while masks are to be carried on from it.
+    pub(crate) fn to_carry(&self) -> Option<Arc<Published>> {
+        let inner = self.lock();
+        inner.looked.clone().filter(|_| inner.ladder.given().up(Degrade::Coast))
+    }
+
+    /// Whether masks are, or soon may be, carried on by motion.
+    pub(crate) fn may_coast(&self) -> bool {
+        let inner = self.lock();
+        // Before the first masks nobody knows how long they take.
+        let coasts = inner.looked.is_none() && inner.ladder.coasts() || inner.ladder.may_coast(inner.ages);
+        coasts && !inner.idle
+    }
+
+    /// Masks were carried on.
+    pub(crate) fn carried(&self, published: Published) {
+        let mut inner = self.lock();
+        let index = published.result().frame.index;
+        if !inner.flushing && inner.newest.as_ref().is_none_or(|newest| newest.result().frame.index < index) {
+            inner.newest = Some(Arc::new(published));
+        }
+    }
+
+    /// What is given up at the moment.
+    pub(crate) fn given(&self) -> Given {
+        self.lock().ladder.given()
+    }
+
+    /// The end of a buffer's way through the element; the step it made the ladder take.
+    pub(crate) fn passed(&self, of: FrameStamp, fresh: Option<bool>, cost: Duration) -> Option<Step> {
         let mut inner = self.lock();
         match fresh {
             Some(true) => inner.counts.fresh_buffers += 1,
@@ -252,6 +368,27 @@ impl Hub {
             None => {}
         }
         inner.cost.record(cost);
+        inner.ages = inner.ages(of)?;
+        let ages = inner.ages;
+        let step = inner.ladder.observe(Instant::now(), ages)?;
+        if step.to > step.from {
+            inner.counts.steps_down += 1;
+        } else {
+            inner.counts.steps_up += 1;
+        }
+        Some(step)
+    }
+
+    /// The camera went silent, or is back.
+    pub(crate) fn camera(&self, camera: Camera) {
+        let mut inner = self.lock();
+        // A camera that flickers while the worker is busy: the last word counts.
+        if inner.camera.len() >= 2 {
+            inner.camera.remove(0);
+        }
+        inner.camera.push(camera);
+        drop(inner);
+        self.to_worker.notify_one();
     }
 
     // Whoever controls the stream.
@@ -259,11 +396,13 @@ impl Hub {
     /// FLUSH_START, or on the way down: nothing enters, nothing is waited for.
     pub(crate) fn flush_start(&self) -> Vec<FrameRecord> {
         let mut inner = self.lock();
-        (inner.flushing, inner.flushed, inner.newest) = (true, true, None);
+        (inner.flushing, inner.flushed) = (true, true);
+        (inner.newest, inner.looked) = (None, None);
         let records = inner.cancel(SkipReason::Flushed);
         drop(inner);
         self.to_worker.notify_one();
         self.to_stream.notify_all();
+        self.to_encoder.notify_one();
         records
     }
 
@@ -294,6 +433,7 @@ impl Hub {
         drop(inner);
         self.to_worker.notify_all();
         self.to_stream.notify_all();
+        self.to_encoder.notify_all();
         records
     }
 
@@ -305,23 +445,54 @@ impl Hub {
         (counts, four(&inner.latency), four(&inner.cost))
     }
 
-    // The worker.
+    // The encoder, where it runs ahead of the tracker.
 
-    /// Waits for work, or only looks whether there is some; `None` once closed.
-    pub(crate) fn next(&self, wait: bool) -> Option<Work> {
+    /// Waits for a frame, and then until `begin_at`, to take the one that is the newest by then; `None` once closed.
+    pub(crate) fn next_to_encode(&self, begin_at: impl Fn() -> Option<Instant>) -> Option<(FrameStamp, Job)> {
         let mut inner = self.lock();
         loop {
-            if inner.closed {
+            if inner.closed || inner.dead {
                 return None;
             }
-            let frame = inner.mailbox.take();
-            let woken = std::mem::take(&mut inner.woken) || !wait;
-            if frame.is_some() || inner.flushed || woken || !inner.commands.is_empty() {
-                let flushed = std::mem::take(&mut inner.flushed);
-                return Some(Work { flushed, commands: std::mem::take(&mut inner.commands), frame });
-            }
-            inner = self.to_worker.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            let wait = if inner.mailbox.has_work() {
+                let early = begin_at().map(|at| at.saturating_duration_since(Instant::now()));
+                match early.filter(|early| !early.is_zero()) {
+                    Some(early) => early,
+                    None => return inner.mailbox.take(),
+                }
+            } else {
+                Duration::from_secs(3600)
+            };
+            (inner, _) = self.to_encoder.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    // The worker.
+
+    /// Waits at most so long for work; `None` once closed. Where the encoder runs ahead frames come by its belt.
+    pub(crate) fn next(&self, limit: Duration) -> Option<Work> {
+        let nothing = |inner: &mut Inner| {
+            !inner.closed
+                && !inner.flushed
+                && !inner.woken
+                && inner.commands.is_empty()
+                && inner.camera.is_empty()
+                && (inner.ahead || !inner.mailbox.has_work())
+        };
+        let (mut inner, _) = self
+            .to_worker
+            .wait_timeout_while(self.lock(), limit, nothing)
+            .unwrap_or_else(PoisonError::into_inner);
+        if inner.closed {
+            return None;
+        }
+        inner.woken = false;
+        Some(Work {
+            flushed: std::mem::take(&mut inner.flushed),
+            camera: std::mem::take(&mut inner.camera),
+            commands: std::mem::take(&mut inner.commands),
+            frame: if inner.ahead { None } else { inner.mailbox.take() },
+        })
     }
 
     /// Waits for [`Hub::wake`]; `false` once the corridor is closed or flushed.
@@ -349,7 +520,12 @@ impl Hub {
             inner.forget_arrival(result.frame);
             inner.counts.add(result.outcome);
             inner.latency.record(result.latency);
-            inner.newest = Some(Arc::clone(&published));
+            inner.admission.worked(Instant::now(), result.latency.saturating_sub(result.stages.queue));
+            let shown = inner.newest.as_ref().map(|newest| newest.result().frame.index);
+            if shown.is_none_or(|shown| shown < result.frame.index) {
+                inner.newest = Some(Arc::clone(&published));
+            }
+            inner.looked = Some(Arc::clone(&published));
             inner.reporting = true;
         }
         mine
@@ -373,14 +549,24 @@ impl Hub {
     pub(crate) fn reported(&self) {
         self.lock().reporting = false;
         self.to_stream.notify_all();
+        // A frame more may fly.
+        self.to_encoder.notify_one();
     }
 
     /// Replaces the newest masks, if they still are those of frame `index`.
     pub(crate) fn republish(&self, published: Published) {
         let mut inner = self.lock();
+        let published = Arc::new(published);
         let index = published.result().frame.index;
-        if inner.newest.as_ref().is_some_and(|newest| newest.result().frame.index == index) {
-            inner.newest = Some(Arc::new(published));
+        let same = |other: &Option<Arc<Published>>| {
+            other.as_ref().is_some_and(|other| other.looked().index == index)
+        };
+        // Masks that were carried on from it are carried anew with the next frame.
+        if same(&inner.newest) {
+            inner.newest = Some(Arc::clone(&published));
+        }
+        if same(&inner.looked) {
+            inner.looked = Some(published);
         }
     }
 
@@ -407,6 +593,7 @@ impl Hub {
         let records = inner.cancel(reason);
         drop(inner);
         self.to_stream.notify_all();
+        self.to_encoder.notify_all();
         records
     }
 

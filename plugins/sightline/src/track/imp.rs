@@ -12,18 +12,21 @@ use std::{
 
 use gst::{glib, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
-use sightline_tracker::Session;
 
 use super::{
-    CAT, events,
-    hub::{COMMANDS, Command, Hub, Job, Offered},
+    CAT,
+    ahead::{self, Belt},
+    coast, events,
+    hub::{COMMANDS, Camera, Command, Hub, Job, Offered},
+    ladder::Step,
     notice::{self, Notice, Notify},
-    priority, prompts, questions, session,
+    priority, prompts, questions,
+    session::{self, Opened},
     settings::{self, Late, Mode, Settings},
     talk::{Question, Talk},
     worker,
 };
-use crate::{meta, pixels::Layout, record::ns};
+use crate::{live_record::LiveRecord, meta, pixels::Layout, record::ns};
 
 /// How long EOS waits in live mode for the outcomes of the last frames.
 const EOS_WAIT: Duration = Duration::from_secs(2);
@@ -33,6 +36,10 @@ pub(super) struct State {
     /// The corridor; stays after stop, for its counts.
     pub(super) hub: Option<Arc<Hub>>,
     join: Option<JoinHandle<()>>,
+    /// Where masks may be carried on by motion.
+    coast: Option<(Arc<coast::Desk>, JoinHandle<()>)>,
+    /// The image encoder's thread, where it runs ahead.
+    ahead: Option<JoinHandle<()>>,
     layout: Option<Arc<Layout>>,
     mode: Mode,
     /// Commands given before the start; as many as the corridor's queue takes.
@@ -42,7 +49,9 @@ pub(super) struct State {
     /// The last question's id.
     pub(super) last_query: u64,
     #[cfg(test)]
-    pub(super) next_session: Option<Session>,
+    pub(super) next_session: Option<sightline_tracker::Session>,
+    #[cfg(test)]
+    pub(super) next_small: Option<sightline_tracker::Session>,
 }
 
 /// The element.
@@ -92,10 +101,15 @@ impl SightlineTrack {
         room
     }
 
-    fn open(&self, settings: &Settings) -> Result<Session, String> {
+    fn open(&self, settings: &Settings) -> Result<Opened, String> {
         #[cfg(test)]
-        if let Some(session) = self.state().next_session.take() {
-            return Ok(session);
+        {
+            let mut state = self.state();
+            let small = state.next_small.take();
+            if let Some(session) = state.next_session.take() {
+                let relay = super::relay::Relay::new(session, small);
+                return Ok(Opened { relay, turn: None, ahead: settings.encode_ahead == settings::Ahead::On });
+            }
         }
         session::open(settings)
     }
@@ -129,6 +143,7 @@ impl SightlineTrack {
     }
 
     fn stats(&self) -> gst::Structure {
+        let level = self.hub().map_or(0, |hub| hub.given().at.level());
         let (counts, latency, cost) = self.hub().map(|hub| hub.stats()).unwrap_or_default();
         let mut stats = gst::Structure::new_empty("sightline-stats");
         for (field, value) in [
@@ -139,6 +154,8 @@ impl SightlineTrack {
             ("skipped", counts.skipped()),
             ("skipped-superseded", counts.superseded),
             ("skipped-no-prompt", counts.no_prompt),
+            ("skipped-over-budget", counts.over_budget),
+            ("skipped-degraded", counts.degraded),
             ("skipped-error", counts.error),
             ("skipped-flushed", counts.flushed),
             ("pending", counts.pending),
@@ -146,6 +163,9 @@ impl SightlineTrack {
             ("coasted-buffers", counts.coasted_buffers),
             ("prompts-applied", counts.prompts_applied),
             ("prompts-refused", counts.prompts_refused),
+            ("degrade-level", level.into()),
+            ("degrade-steps-down", counts.steps_down),
+            ("degrade-steps-up", counts.steps_up),
         ] {
             stats.set(field, value);
         }
@@ -237,6 +257,8 @@ impl BaseTransformImpl for SightlineTrack {
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let llm = settings.llm.as_deref().map(questions::parse_llm).transpose();
         let llm = llm.map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
+        let ladder =
+            settings.ladder().map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
         let begun = Instant::now();
         let live = settings.mode == Mode::Live;
         let open = || {
@@ -249,7 +271,7 @@ impl BaseTransformImpl for SightlineTrack {
         let opened = std::thread::scope(|scope| scope.spawn(open).join());
         let opened =
             opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
-        let session = opened.map_err(|reason| {
+        let Opened { mut relay, turn, ahead } = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -258,7 +280,10 @@ impl BaseTransformImpl for SightlineTrack {
         })?;
         gst::info!(CAT, imp = self, "model {:?} loaded in {:?}", settings.model, begun.elapsed());
 
-        let hub = Arc::new(Hub::default());
+        let max_fps = (settings.max_fps > 0.0).then_some(settings.max_fps);
+        let coasts = ladder.coasts();
+        let encoder = if live && ahead { relay.split() } else { None };
+        let hub = Arc::new(Hub::new(encoder.is_some(), max_fps, ladder));
         let waker = Arc::clone(&hub);
         let talk = Talk::new(llm, move || waker.wake())
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
@@ -274,6 +299,10 @@ impl BaseTransformImpl for SightlineTrack {
             within: Duration::from_millis(settings.catch_up_within.into()),
             share: settings.catch_up_share,
             naive: settings.late == Late::Naive,
+            forecast: live && settings.forecast,
+            // A ladder's patience, or what is fresh at 10 frames a second.
+            due: Duration::from_millis(if settings.max_age > 0 { settings.max_age.into() } else { 100 }),
+            lost_after: Duration::from_millis(settings.lost_after.into()),
             last_id: Arc::clone(&state.last_id),
         };
         {
@@ -290,8 +319,18 @@ impl BaseTransformImpl for SightlineTrack {
         let early = std::mem::take(&mut state.early);
         let refused: Vec<Command> =
             early.into_iter().filter(|command| !hub.command(command.clone())).collect();
-        let join = worker::spawn(Arc::clone(&hub), session, talk, notify, options)
-            .map_err(|error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")))?;
+        let no_thread = |error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
+        if coasts {
+            let desk = Arc::new(coast::Desk::default());
+            let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
+            state.coast = Some((desk, join));
+        }
+        let belt = encoder.is_some().then(Arc::<Belt>::default);
+        if let Some((encoder, belt)) = encoder.zip(belt.clone()) {
+            state.ahead = Some(ahead::spawn(Arc::clone(&hub), belt, encoder).map_err(no_thread)?);
+        }
+        let join =
+            worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn).map_err(no_thread)?;
         (state.hub, state.join) = (Some(hub), Some(join));
         (state.mode, state.layout) = (settings.mode, None);
         drop(state);
@@ -301,14 +340,25 @@ impl BaseTransformImpl for SightlineTrack {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let (hub, join) = {
+        let (hub, join, coast, ahead) = {
             let mut state = self.state();
             state.last_id = Arc::default();
             state.last_query = 0;
-            (state.hub.clone(), state.join.take())
+            (state.hub.clone(), state.join.take(), state.coast.take(), state.ahead.take())
         };
+        if let Some((desk, join)) = coast {
+            desk.close();
+            if join.join().is_err() {
+                gst::error!(CAT, imp = self, "the thread that carries masks on panicked");
+            }
+        }
         if let Some(hub) = hub {
             self.tell_frames(hub.close());
+        }
+        if let Some(ahead) = ahead
+            && ahead.join().is_err()
+        {
+            gst::error!(CAT, imp = self, "the thread that encodes ahead panicked");
         }
         if let Some(join) = join
             && join.join().is_err()
@@ -343,6 +393,13 @@ impl BaseTransformImpl for SightlineTrack {
             (gst::EventView::FlushStart(_), Some(hub)) => self.tell_frames(hub.flush_start()),
             (gst::EventView::FlushStop(_), Some(hub)) => hub.flush_stop(),
             (gst::EventView::Eos(_), Some(hub)) => self.tell_frames(hub.drain(EOS_WAIT)),
+            (gst::EventView::CustomDownstream(custom), Some(hub)) => {
+                match custom.structure().map(|structure| structure.name().as_str()) {
+                    Some("sightline/camera-lost") => hub.camera(Camera::Lost),
+                    Some("sightline/camera-back") => hub.camera(Camera::Back),
+                    _ => {}
+                }
+            }
             _ => {}
         }
         self.parent_sink_event(event)
@@ -360,10 +417,11 @@ impl BaseTransformImpl for SightlineTrack {
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let arrival = Instant::now();
-        let (hub, layout, mode) = {
+        let (hub, layout, mode, coast) = {
             let state = self.state();
+            let coast = state.coast.as_ref().map(|(desk, _)| Arc::clone(desk));
             match (&state.hub, &state.layout) {
-                (Some(hub), Some(layout)) => (Arc::clone(hub), Arc::clone(layout), state.mode),
+                (Some(hub), Some(layout)) => (Arc::clone(hub), Arc::clone(layout), state.mode, coast),
                 _ => return Err(gst::FlowError::NotNegotiated),
             }
         };
@@ -390,12 +448,21 @@ impl BaseTransformImpl for SightlineTrack {
             },
         };
         self.tell_frames(told);
+        if let Some(desk) = coast.filter(|_| hub.may_coast()) {
+            let mut copy = desk.slot();
+            match copy.fill(&layout, buffer) {
+                Ok(()) => desk.offer(stamp, copy),
+                Err(_) => desk.give_back(copy),
+            }
+        }
         if mode == Mode::EveryFrame {
             hub.wait_for(stamp.index);
             self.report_latency(arrival.elapsed());
         }
         let fresh = self.attach(&hub, buffer, stamp, &layout);
-        hub.passed(fresh, arrival.elapsed());
+        if let Some(Step { from, to, age }) = hub.passed(stamp, fresh, arrival.elapsed()) {
+            self.tell(Notice::Live(LiveRecord::Degrade { from, to, age }));
+        }
         // Live video outlives its tracker; a file whose masks are wanted does not.
         if mode == Mode::EveryFrame && hub.is_broken() {
             Err(gst::FlowError::Error)

@@ -1,8 +1,10 @@
-//! The corridor's single drop point: one frame in flight, the newest waiting.
+//! The corridor's single drop point: the newest frame waits for those in flight.
+
+use std::collections::VecDeque;
 
 use sightline_core::FrameStamp;
 
-/// A mailbox of depth one whose full-policy is `DropOldest`, with room for one frame in flight beside it.
+/// A mailbox of depth one whose full-policy is `DropOldest`, with room for a few frames in flight beside it.
 ///
 /// A frame is in here from [`Mailbox::offer`] until it comes back out of `offer` (superseded), [`Mailbox::finish`]
 /// (looked at) or [`Mailbox::cancel`] (flushed): exactly one of the three, so that counting what comes out counts
@@ -10,54 +12,62 @@ use sightline_core::FrameStamp;
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     waiting: Option<(FrameStamp, T)>,
-    in_flight: Option<FrameStamp>,
+    in_flight: VecDeque<FrameStamp>,
+    flights: usize,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        Self { waiting: None, in_flight: None }
+        Self::new(1)
     }
 }
 
 impl<T> Mailbox<T> {
+    /// For `flights` frames in flight at once, at least 1.
+    pub(crate) fn new(flights: usize) -> Self {
+        Self { waiting: None, in_flight: VecDeque::with_capacity(flights), flights }
+    }
+
     /// Leaves a frame; gives back the one whose place it took.
     pub(crate) fn offer(&mut self, stamp: FrameStamp, item: T) -> Option<(FrameStamp, T)> {
         self.waiting.replace((stamp, item))
     }
 
-    /// Takes the waiting frame and marks it in flight; `None` when nothing waits or one is in flight already.
+    /// Takes the waiting frame and marks it in flight; `None` when nothing waits or no more may fly.
     pub(crate) fn take(&mut self) -> Option<(FrameStamp, T)> {
-        if self.in_flight.is_some() {
+        if self.in_flight.len() >= self.flights {
             return None;
         }
         let (stamp, item) = self.waiting.take()?;
-        self.in_flight = Some(stamp);
+        self.in_flight.push_back(stamp);
         Some((stamp, item))
+    }
+
+    /// Whether [`Mailbox::take`] would give a frame.
+    pub(crate) fn has_work(&self) -> bool {
+        self.waiting.is_some() && self.in_flight.len() < self.flights
     }
 
     /// Ends the flight of frame `index`; `false` when it was cancelled meanwhile and its outcome told already.
     pub(crate) fn finish(&mut self, index: u64) -> bool {
-        let mine = self.in_flight.is_some_and(|stamp| stamp.index == index);
-        if mine {
-            self.in_flight = None;
-        }
-        mine
+        let mine = self.in_flight.iter().position(|stamp| stamp.index == index);
+        mine.and_then(|at| self.in_flight.remove(at)).is_some()
     }
 
-    /// Empties the mailbox: the frame that was in flight, then the one that was waiting.
-    pub(crate) fn cancel(&mut self) -> (Option<FrameStamp>, Option<(FrameStamp, T)>) {
-        (self.in_flight.take(), self.waiting.take())
+    /// Empties the mailbox: the frames that were in flight, then the one that was waiting.
+    pub(crate) fn cancel(&mut self) -> (Vec<FrameStamp>, Option<(FrameStamp, T)>) {
+        (self.in_flight.drain(..).collect(), self.waiting.take())
     }
 
     /// Whether frame `index` has no outcome yet.
     pub(crate) fn holds(&self, index: u64) -> bool {
-        self.in_flight.is_some_and(|stamp| stamp.index == index)
+        self.in_flight.iter().any(|stamp| stamp.index == index)
             || self.waiting.as_ref().is_some_and(|(stamp, _)| stamp.index == index)
     }
 
-    /// Frames that have no outcome yet, 0 to 2.
+    /// Frames that have no outcome yet.
     pub(crate) fn len(&self) -> u64 {
-        u64::from(self.in_flight.is_some()) + u64::from(self.waiting.is_some())
+        self.in_flight.len() as u64 + u64::from(self.waiting.is_some())
     }
 }
 
@@ -91,7 +101,8 @@ mod tests {
         mailbox.take();
         mailbox.offer(stamp(8), ());
         let (flying, waiting) = mailbox.cancel();
-        assert_eq!((flying.map(|s| s.index), waiting.map(|(s, ())| s.index)), (Some(7), Some(8)));
+        let flying: Vec<u64> = flying.iter().map(|s| s.index).collect();
+        assert_eq!((flying, waiting.map(|(s, ())| s.index)), (vec![7], Some(8)));
         assert!(!mailbox.finish(7));
         assert!(!mailbox.holds(7) && !mailbox.holds(8));
     }
@@ -106,35 +117,36 @@ mod tests {
             seed ^= seed << 17;
             seed % n
         };
-        let mut mailbox = Mailbox::default();
-        let (mut offered, mut out, mut worker) = (0_u64, 0_u64, None);
-        for _ in 0..20_000 {
-            match next(8) {
-                0..=3 => {
-                    out += u64::from(mailbox.offer(stamp(offered), ()).is_some());
-                    offered += 1;
-                }
-                4 => {
-                    if worker.is_none()
-                        && let Some((taken, ())) = mailbox.take()
-                    {
-                        assert_eq!(taken.index, offered - 1);
-                        worker = Some(taken.index);
+        for flights in 1..=3 {
+            let mut mailbox = Mailbox::new(flights);
+            let (mut offered, mut out, mut flying) = (0_u64, 0_u64, Vec::new());
+            for _ in 0..20_000 {
+                match next(8) {
+                    0..=3 => {
+                        out += u64::from(mailbox.offer(stamp(offered), ()).is_some());
+                        offered += 1;
                     }
-                }
-                5 | 6 => {
-                    if let Some(index) = worker.take() {
+                    4 => {
+                        // A worker does not know that its frame was cancelled before it ends it.
+                        if let Some((taken, ())) = mailbox.take() {
+                            assert_eq!(taken.index, offered - 1);
+                            flying.push(taken.index);
+                        }
+                        assert!(mailbox.len() <= flights as u64 + 1);
+                    }
+                    5 | 6 if !flying.is_empty() => {
+                        let index = flying.remove(next(flying.len() as u64) as usize);
                         out += u64::from(mailbox.finish(index));
                     }
-                }
-                _ => {
-                    if next(10) == 0 {
-                        let (a, b) = mailbox.cancel();
-                        out += u64::from(a.is_some()) + u64::from(b.is_some());
+                    _ => {
+                        if next(10) == 0 {
+                            let (a, b) = mailbox.cancel();
+                            out += a.len() as u64 + u64::from(b.is_some());
+                        }
                     }
                 }
+                assert_eq!(offered, out + mailbox.len());
             }
-            assert_eq!(offered, out + mailbox.len());
         }
     }
 }

@@ -1,17 +1,23 @@
 //! `sightlinetrack`: prompts in, masks out, one thread beside the stream.
 
+mod admission;
+mod ahead;
 pub mod builtin;
+mod coast;
 mod draft;
 mod events;
+mod gap;
 mod guess;
 mod hub;
 mod imp;
+mod ladder;
 mod mailbox;
 mod mask_file;
 mod notice;
 mod priority;
 mod prompts;
 mod questions;
+mod relay;
 mod session;
 mod settings;
 mod talk;
@@ -40,7 +46,11 @@ glib::wrapper! {
 /// # Errors
 /// The element's own, which name the prompt or the question.
 pub fn check_texts(prompts: &str, queries: &str) -> Result<(), sightline_core::ValueError> {
-    prompts::parse_text(prompts)?;
+    for prompt in prompts::parse_text(prompts)? {
+        if let Some(draft::MaskSource::File(path)) = &prompt.draft.mask {
+            mask_file::read(path)?;
+        }
+    }
     questions::parse_text(queries).map(drop)
 }
 

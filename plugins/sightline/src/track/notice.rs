@@ -6,6 +6,7 @@ use gst::prelude::*;
 use sightline_core::{FrameStamp, ObjectId, ObjectResult};
 
 use crate::{
+    live_record::LiveRecord,
     query_record::{LateRecord, QueryRecord},
     record::{FrameRecord, ns},
 };
@@ -36,6 +37,8 @@ pub(crate) enum Notice {
         looked_at: u32,
         degraded: bool,
     },
+    /// Something changed for all frames.
+    Live(LiveRecord),
     /// What became of a question.
     Query(Box<QueryRecord>),
     /// A prompt was not used.
@@ -86,6 +89,7 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
             crate::record::set_stamp(&mut structure, to);
             message(structure);
         }
+        Notice::Live(record) => message(record.to_structure()),
         Notice::Query(record) => message(record.to_structure()),
         Notice::Applied { id, frame, degraded } => {
             let mut structure =

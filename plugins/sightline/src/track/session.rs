@@ -1,23 +1,54 @@
 //! The tracker that the settings ask for.
 
 use sightline_engine_api::EngineError;
-use sightline_engine_registry::{LoadOptions, load};
+use sightline_engine_registry::{LoadOptions, Turn, load, shared, tuned};
 use sightline_tracker::{CleanUp, Options, Session};
 
-use super::settings::Settings;
+use super::{
+    relay::Relay,
+    settings::{Ahead, Settings},
+};
 
-/// Loads the model that the settings name and makes a session of it. Opens files, may take long.
+/// What the worker needs of models.
+pub(crate) struct Opened {
+    pub(crate) relay: Relay,
+    /// Our hand on the engines, where they are shared.
+    pub(crate) turn: Option<Turn>,
+    /// The image encoder is to run ahead of the tracker.
+    pub(crate) ahead: bool,
+}
+
+/// Loads the models that the settings name. Opens files, may take long.
 ///
 /// # Errors
 /// The reason, as text for a message.
-pub(crate) fn open(settings: &Settings) -> Result<Session, String> {
+pub(crate) fn open(settings: &Settings) -> Result<Opened, String> {
+    let (main, turn) = session(settings, &settings.model, &settings.engines)?;
+    let small = match settings.smaller_model.as_str() {
+        "" => None,
+        // Engines of its own: it is there for when the others are too slow.
+        name => Some(session(settings, name, "")?.0),
+    };
+    let ahead = match settings.encode_ahead {
+        Ahead::Auto => tuned(&settings.model).is_some_and(|tuned| tuned.pipelined),
+        Ahead::On => true,
+        Ahead::Off => false,
+    };
+    Ok(Opened { relay: Relay::new(main, small), turn, ahead })
+}
+
+fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Option<Turn>), String> {
     let provider = settings.provider.parse().map_err(|error: EngineError| error.to_string())?;
     let options = LoadOptions {
         provider,
         threads: std::num::NonZeroUsize::new(settings.threads as usize),
         ..LoadOptions::default()
     };
-    let model = load(&settings.model, &options).map_err(|error| error.to_string())?;
+    let loaded = match group {
+        "" => load(model, &options).map(|model| (model, None)),
+        group => shared(group, model, &options).map(|(model, turn)| (model, Some(turn))),
+    };
+    let (model, turn) = loaded.map_err(|error| error.to_string())?;
     let options = Options {
         history: settings.history as usize,
         memory_bytes: (settings.catch_up_memory as usize) << 20,
@@ -27,5 +58,6 @@ pub(crate) fn open(settings: &Settings) -> Result<Session, String> {
         fill_hole_area_px: settings.fill_hole_area as usize,
         sprinkle_area_px: settings.sprinkle_area as usize,
     };
-    Ok(Session::new(model, options).map_err(|error| error.to_string())?.with_clean_up(clean_up))
+    let session = Session::new(model, options).map_err(|error| error.to_string())?;
+    Ok((session.with_clean_up(clean_up), turn))
 }

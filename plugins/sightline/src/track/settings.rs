@@ -3,7 +3,10 @@
 use std::sync::LazyLock;
 
 use gst::{glib, prelude::*};
+use sightline_core::{Degrade, ValueError};
 use sightline_tracker::Options;
+
+use super::ladder::Ladder;
 
 /// When masks and buffers meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -36,6 +39,23 @@ pub enum Late {
     Naive = 1,
 }
 
+/// Whether the image encoder runs a frame ahead of the tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSightlineTrackAhead")]
+#[repr(u32)]
+pub enum Ahead {
+    /// Where `sightline doctor --tune` found it to be better.
+    #[default]
+    #[enum_value(name = "Auto: where it was measured to be better", nick = "auto")]
+    Auto = 0,
+    /// Always, in live mode.
+    #[enum_value(name = "On: on a thread of its own", nick = "on")]
+    On = 1,
+    /// Never.
+    #[enum_value(name = "Off: one after the other", nick = "off")]
+    Off = 2,
+}
+
 /// The values of the properties that are written.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -56,6 +76,18 @@ pub(crate) struct Settings {
     /// ms.
     pub(crate) catch_up_within: u32,
     pub(crate) catch_up_share: f64,
+    /// ms; 0 for none.
+    pub(crate) max_age: u32,
+    pub(crate) degrade: String,
+    pub(crate) degrade_floor: String,
+    pub(crate) smaller_model: String,
+    /// 0 for any number.
+    pub(crate) max_fps: f64,
+    pub(crate) engines: String,
+    pub(crate) encode_ahead: Ahead,
+    pub(crate) forecast: bool,
+    /// ms.
+    pub(crate) lost_after: u32,
     pub(crate) messages: bool,
 }
 
@@ -78,12 +110,37 @@ impl Default for Settings {
             catch_up_memory: 64,
             catch_up_within: 1000,
             catch_up_share: 0.2,
+            max_age: 200,
+            degrade: Degrade::ALL[1..].iter().map(|step| step.as_str()).collect::<Vec<_>>().join(","),
+            degrade_floor: Degrade::Full.as_str().into(),
+            smaller_model: String::new(),
+            max_fps: 0.0,
+            engines: String::new(),
+            encode_ahead: Ahead::default(),
+            forecast: true,
+            lost_after: 2000,
             messages: true,
         }
     }
 }
 
 impl Settings {
+    /// The degrade ladder; in every-frame mode nothing is given up, the stream waits.
+    ///
+    /// # Errors
+    /// `Kind::Encoding` for a step that is none.
+    pub(crate) fn ladder(&self) -> Result<Ladder, ValueError> {
+        let wanted = self.degrade.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let mut wanted = wanted.map(str::parse).collect::<Result<Vec<Degrade>, _>>()?;
+        if self.smaller_model.is_empty() {
+            wanted.retain(|step| *step != Degrade::Smaller);
+        }
+        let floor = self.degrade_floor.trim().parse()?;
+        let max_age = std::time::Duration::from_millis(self.max_age.into());
+        let acts = self.mode == Mode::Live && !max_age.is_zero();
+        Ok(Ladder::new(acts.then_some(max_age), &wanted, floor))
+    }
+
     /// Sets a property that [`properties`] lists as writable.
     pub(crate) fn set(&mut self, name: &str, value: &glib::Value) {
         let text = |value: &glib::Value| {
@@ -106,6 +163,15 @@ impl Settings {
             "catch-up-memory" => self.catch_up_memory = number(value),
             "catch-up-within" => self.catch_up_within = number(value),
             "catch-up-share" => self.catch_up_share = value.get().unwrap_or_default(),
+            "max-age" => self.max_age = number(value),
+            "degrade" => self.degrade = text(value),
+            "degrade-floor" => self.degrade_floor = text(value),
+            "smaller-model" => self.smaller_model = text(value),
+            "max-fps" => self.max_fps = value.get().unwrap_or_default(),
+            "engines" => self.engines = text(value),
+            "encode-ahead" => self.encode_ahead = value.get().unwrap_or_default(),
+            "forecast" => self.forecast = value.get().unwrap_or_default(),
+            "lost-after" => self.lost_after = number(value),
             "messages" => self.messages = value.get().unwrap_or_default(),
             _ => {}
         }
@@ -129,6 +195,15 @@ impl Settings {
             "catch-up-memory" => self.catch_up_memory.to_value(),
             "catch-up-within" => self.catch_up_within.to_value(),
             "catch-up-share" => self.catch_up_share.to_value(),
+            "max-age" => self.max_age.to_value(),
+            "degrade" => self.degrade.to_value(),
+            "degrade-floor" => self.degrade_floor.to_value(),
+            "smaller-model" => self.smaller_model.to_value(),
+            "max-fps" => self.max_fps.to_value(),
+            "engines" => self.engines.to_value(),
+            "encode-ahead" => self.encode_ahead.to_value(),
+            "forecast" => self.forecast.to_value(),
+            "lost-after" => self.lost_after.to_value(),
             "messages" => self.messages.to_value(),
             _ => return None,
         })
@@ -272,6 +347,80 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                 .minimum(0.0)
                 .maximum(0.9)
                 .default_value(defaults.catch_up_share)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("max-age")
+                .nick("Greatest age")
+                .blurb(
+                    "ms that the newest masks may be old in live mode before something is given up for their sake \
+                     (degrade); 0: nothing is",
+                )
+                .maximum(600_000)
+                .default_value(defaults.max_age)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("degrade")
+                .nick("Degrade ladder")
+                .blurb(
+                    "What may be given up, separated by commas, taken in this order: skip-memory (most tracked frames \
+                     are not remembered), coast (masks are carried on by optical flow between frames that are looked \
+                     at), smaller (smaller-model looks), fewer (the engines rest half of the time), drop-queries",
+                )
+                .default_value(Some(defaults.degrade.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("degrade-floor")
+                .nick("Degrade floor")
+                .blurb("A step that is given up always, with those of `degrade` before it: for measurements")
+                .default_value(Some(defaults.degrade_floor.as_str()))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("smaller-model")
+                .nick("Smaller model")
+                .blurb("What looks at the step `smaller`, named as in `model`; without it there is no such step")
+                .default_value(Some(""))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecDouble::builder("max-fps")
+                .nick("Budget")
+                .blurb("Frames a second that may be looked at, others are skipped (over-budget); 0: any number")
+                .minimum(0.0)
+                .maximum(10_000.0)
+                .default_value(defaults.max_fps)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("engines")
+                .nick("Engines")
+                .blurb(
+                    "Elements of one process that name the same share one set of engines, which then works on the \
+                     frame with the earliest deadline; empty: engines of its own",
+                )
+                .default_value(Some(""))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("encode-ahead", defaults.encode_ahead)
+                .nick("Encode ahead")
+                .blurb(
+                    "Whether the image encoder of one frame runs while the one before is tracked, in live mode: more \
+                     frames a second, each of them older. Not with a model that is shown parts of the picture, nor \
+                     with a smaller-model",
+                )
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoolean::builder("forecast")
+                .nick("Forecast")
+                .blurb(
+                    "In live mode masks are moved to where their objects are expected when the next buffer passes, at \
+                     the pace of the last two frames",
+                )
+                .default_value(defaults.forecast)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("lost-after")
+                .nick("Lost after")
+                .blurb("ms after sightline/camera-lost in which objects count as coasted; then they are lost")
+                .maximum(600_000)
+                .default_value(defaults.lost_after)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("messages")

@@ -70,6 +70,9 @@ impl What {
     }
 }
 
+/// Why questions are refused at the last step of the degrade ladder.
+const PAUSED: &str = "questions: expected a machine that keeps up with the camera, got one that does not";
+
 /// A question as it came through the door.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
@@ -157,6 +160,8 @@ pub(crate) struct Talk {
     /// Finds without a server.
     guesser: Guesser,
     said: VecDeque<Heard>,
+    /// Nothing is asked: the machine is too slow.
+    paused: bool,
     thumb: Option<(Duration, Vec<u8>)>,
 }
 
@@ -186,12 +191,34 @@ impl Talk {
             found: BTreeMap::new(),
             guesser: Guesser::default(),
             said: VecDeque::new(),
+            paused: false,
             thumb: None,
         })
     }
 
+    /// Refuses what waits and takes back what is under way, or takes questions again. Standing ones rest meanwhile.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        if std::mem::replace(&mut self.paused, paused) || !paused {
+            return;
+        }
+        for question in std::mem::take(&mut self.waiting) {
+            self.refuse(&question, PAUSED.into());
+        }
+        let once = |open: &&Open| !self.standing.iter().any(|other| other.question.id == open.question.id);
+        let open: Vec<u64> = self.open.values().filter(once).map(|open| open.question.id).collect();
+        open.into_iter().for_each(|id| self.withdraw(id));
+    }
+
+    /// Whether nothing is asked.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Takes a question: it is asked about the next frame that is looked at, and then maybe again.
     pub(crate) fn put(&mut self, question: Question) {
+        if self.paused {
+            return self.refuse(&question, PAUSED.into());
+        }
         if self.server.is_none() {
             self.say(&question, "waiting", "");
             if let Err((question, reason)) = self.guesser.put(question) {
@@ -302,7 +329,7 @@ impl Talk {
 
     /// A frame is about to be looked at: standing questions whose time has come join those that wait for it.
     pub(crate) fn frame_comes(&mut self) {
-        let Some(now) = self.now() else { return };
+        let Some(now) = self.now().filter(|_| !self.paused) else { return };
         let mut due = Vec::new();
         for standing in &mut self.standing {
             let is_due = match (&mut standing.watch, standing.question.every) {

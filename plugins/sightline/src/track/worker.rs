@@ -8,17 +8,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, SkipReason};
-use sightline_tracker::{Applied, At, Pace, Session};
+use sightline_core::{
+    Degrade, FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, Rle, SkipReason, StageTimes, TrackState,
+};
+use sightline_engine_registry::Turn;
+use sightline_tracker::{Applied, At, Encoded, Pace, TrackerError};
+use sightline_vision::Course;
 
 use super::{
+    ahead::{Belt, Ready},
     draft::Request,
-    hub::{COMMANDS, Command, Hub, Job, Work},
+    gap::Gap,
+    hub::{COMMANDS, Camera, Command, Hub, Job, Work},
     notice::{Notice, Notify},
     priority,
+    relay::Relay,
     talk::{Heard, Talk},
 };
-use crate::{meta::Published, record::FrameRecord};
+use crate::{live_record::LiveRecord, meta::Published, record::FrameRecord};
 
 /// How the worker goes about it.
 #[derive(Debug, Clone)]
@@ -31,6 +38,12 @@ pub(crate) struct Options {
     pub(crate) share: f64,
     /// Late prompts are put on the newest frame as they are: for comparisons.
     pub(crate) naive: bool,
+    /// Masks ride on later buffers where their objects are expected by then.
+    pub(crate) forecast: bool,
+    /// A frame's masks are wanted so soon after it came.
+    pub(crate) due: Duration,
+    /// Objects count as coasted for so long after the camera went silent.
+    pub(crate) lost_after: Duration,
     /// The last object id given out.
     pub(crate) last_id: Arc<Mutex<u32>>,
 }
@@ -52,21 +65,34 @@ struct Shares {
     live: Duration,
 }
 
+/// As good as for ever.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Where memory writes are given up, one frame in so many is still remembered: the rest would be tracked by ever older ones.
+const REMEMBER_EVERY: u32 = 4;
+
 /// At most one warning in this time; what went unsaid is in the frames' own messages.
 const WARNING_PAUSE: Duration = Duration::from_secs(1);
 
 struct Worker {
     hub: Arc<Hub>,
-    session: Session,
+    relay: Relay,
     talk: Talk,
     notify: Notify,
     options: Options,
+    /// Where frames come from that were encoded ahead.
+    belt: Option<Arc<Belt>>,
+    /// Our hand on engines that are shared.
+    turn: Option<Turn>,
     /// Prompts that wait for their frame, or for the first one; at most [`COMMANDS`].
     held: Vec<Request>,
     journeys: BTreeMap<ObjectId, Journey>,
     shares: Option<Shares>,
     size_px: Option<(u32, u32)>,
     newest: Option<FrameResult>,
+    gap: Option<Gap>,
+    /// Frames looked at since one was remembered.
+    unremembered: u32,
     warned: Option<Instant>,
 }
 
@@ -76,10 +102,12 @@ struct Worker {
 /// When the system has no thread to give.
 pub(crate) fn spawn(
     hub: Arc<Hub>,
-    session: Session,
+    relay: Relay,
     talk: Talk,
     notify: Notify,
     options: Options,
+    belt: Option<Arc<Belt>>,
+    turn: Option<Turn>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-track".into()).spawn(move || {
         if !options.strict {
@@ -87,15 +115,19 @@ pub(crate) fn spawn(
         }
         let mut worker = Worker {
             hub: Arc::clone(&hub),
-            session,
+            relay,
             talk,
             notify: Arc::clone(&notify),
             options,
+            belt,
+            turn,
             held: Vec::new(),
             journeys: BTreeMap::new(),
             shares: None,
             size_px: None,
             newest: None,
+            gap: None,
+            unremembered: 0,
             warned: None,
         };
         // Panics are our bugs. They end the tracking and say so; the video goes on.
@@ -113,44 +145,114 @@ pub(crate) fn spawn(
 impl Worker {
     /// Does what there is to do; `false` once closed.
     fn step(&mut self) -> bool {
-        let behind = self.is_behind();
-        let Some(Work { flushed, commands, frame }) = self.hub.next(!behind) else { return false };
+        let encoded = self.belt.as_ref().is_some_and(|belt| belt.has_work());
+        let limit = if encoded || self.is_behind() { Duration::ZERO } else { self.patience() };
+        let Some(Work { flushed, camera, commands, frame }) = self.hub.next(limit) else { return false };
         if flushed {
             // Running times start anew. Objects stay: coordinates and memories outlive a seek.
-            self.session.forget_frames();
+            self.relay.forget_frames();
             self.talk.forget_frames();
             self.newest = None;
         }
+        camera.into_iter().for_each(|camera| self.camera(camera));
+        self.lose();
+        let drops = self.hub.given().up(Degrade::DropQueries);
+        self.talk.pause(drops);
         commands.into_iter().for_each(|command| self.carry_out(command));
         self.hear();
-        let idle = frame.is_none();
+        let idle = frame.is_none() && self.belt.as_ref().is_none_or(|belt| !belt.has_work());
         if self.options.strict {
             while self.is_behind() {
                 self.work_beside();
             }
         }
         if let Some((stamp, job)) = frame {
-            self.look_at(stamp, job);
+            self.look_at(stamp, job, None);
+        } else if let Some(belt) = self.belt.clone()
+            && let Some((stamp, job, ready)) = belt.take()
+        {
+            let encoded = self.look_at(stamp, job, Some(ready));
+            belt.give_back(encoded);
         }
         // Time to spare goes to late prompts; where there is none they get their share.
         if self.is_behind() && (idle || self.owes()) {
             self.work_beside();
         }
-        let nothing = self.session.tracker().is_idle() && self.held.is_empty() && !self.talk.wants_frames();
+        let nothing =
+            self.relay.looking().tracker().is_idle() && self.held.is_empty() && !self.talk.wants_frames();
         self.hub.set_idle(nothing);
         true
     }
 
-    /// Whether there is work that live frames do not wait for.
+    /// Whether there is work that live frames do not wait for, and it may be done.
     fn is_behind(&self) -> bool {
-        self.talk.has_work() || self.session.tracker().behind().0 > 0
+        !self.talk.is_paused() && (self.talk.has_work() || self.relay.looking().tracker().behind().0 > 0)
+    }
+
+    /// How long there may be nothing to do.
+    fn patience(&self) -> Duration {
+        let now = Instant::now();
+        self.gap.as_ref().and_then(|gap| gap.patience(now, self.options.lost_after)).unwrap_or(LONG)
+    }
+
+    /// The camera went silent or is back. Objects stay: their memories outlive a gap.
+    fn camera(&mut self, camera: Camera) {
+        let now = Instant::now();
+        match (camera, &mut self.gap) {
+            (Camera::Back, Some(gap)) => gap.ends(now),
+            (Camera::Back, None) => {}
+            (Camera::Lost, Some(gap)) if !gap.is_over(now) => gap.goes_on(),
+            (Camera::Lost, gap) => {
+                *gap = Some(Gap::new(now, self.newest.as_ref()));
+                self.carry_over(TrackState::Coasted);
+            }
+        }
+    }
+
+    /// Objects that have been coasted for long enough are lost.
+    fn lose(&mut self) {
+        let (now, lost_after) = (Instant::now(), self.options.lost_after);
+        if self.gap.as_mut().is_some_and(|gap| gap.loses(now, lost_after)) {
+            self.carry_over(TrackState::Lost);
+        }
+    }
+
+    /// Says what has become of the objects while no frame comes.
+    fn carry_over(&mut self, state: TrackState) {
+        let Some(gap) = self.gap.as_ref().filter(|gap| !gap.missing().is_empty()) else { return };
+        let (ids, gap) = (gap.missing().to_vec(), gap.length(Instant::now()));
+        self.republish(|objects| {
+            for object in objects.iter_mut().filter(|object| object.state != TrackState::Lost) {
+                object.state = state;
+                if state == TrackState::Lost {
+                    object.bounds = None;
+                    object.mask = Arc::new(Rle::empty(object.mask.width_px(), object.mask.height_px()));
+                }
+            }
+        });
+        (self.notify)(Notice::Live(LiveRecord::Tracks { state, ids, gap }));
+    }
+
+    /// Says which objects are seen again after a gap.
+    fn reacquire(&mut self, result: &FrameResult) {
+        let now = Instant::now();
+        let Some(gap) = &mut self.gap else { return };
+        for id in gap.reacquired(result) {
+            let gap = gap.length(now);
+            (self.notify)(Notice::Live(LiveRecord::Reacquired { id, frame: result.frame, gap }));
+        }
+        if gap.is_over(now) {
+            self.gap = None;
+        }
     }
 
     /// A unit of it.
     fn work_beside(&mut self) {
         let begun = Instant::now();
+        // Live frames of any feed come first.
+        self.due(begun + self.options.within);
         if self.talk.has_work() {
-            self.talk.step(&mut self.session);
+            self.talk.step(self.relay.session());
             self.hear();
         } else {
             self.catch_up(begun);
@@ -172,7 +274,7 @@ impl Worker {
         let since = self.shares.map_or(begun, |shares| shares.since);
         let within = (!self.options.strict).then_some(self.options.within);
         let pace = Pace { now: since.elapsed(), within };
-        match self.session.catch_up(pace, self.size_px.unwrap_or_default()) {
+        match self.relay.session().catch_up(pace, self.size_px.unwrap_or_default()) {
             Err(error) => self.warn(error.to_string(), error.is_transient()),
             Ok((late, progress)) => {
                 for (frame, object) in late {
@@ -183,7 +285,7 @@ impl Worker {
                 }
                 for given_up in progress.given_up {
                     self.journeys.remove(&given_up.object);
-                    if !self.session.tracker().has(given_up.object) {
+                    if !self.relay.looking().tracker().has(given_up.object) {
                         self.talk.forget(given_up.object);
                     }
                     self.hub.count_prompt(false);
@@ -218,10 +320,10 @@ impl Worker {
         while let Some(heard) = self.talk.hear(self.newest.as_ref().map(|newest| newest.frame)) {
             match heard {
                 Heard::Record(record) => (self.notify)(Notice::Query(record)),
-                Heard::Release(frame) => self.session.release(frame),
+                Heard::Release(frame) => self.relay.session().release(frame),
                 Heard::Found { mut record, frame, boxes, object } => {
                     for (at, within) in boxes {
-                        let known = object.filter(|id| self.session.tracker().has(*id));
+                        let known = object.filter(|id| self.relay.looking().tracker().has(*id));
                         let id = known.unwrap_or_else(|| self.new_id());
                         if let Some(object) = record.objects.get_mut(at) {
                             object.id = Some(id);
@@ -250,7 +352,7 @@ impl Worker {
                 self.held.retain(|request| request.id != id);
                 self.journeys.remove(&id);
                 self.talk.forget(id);
-                if !self.session.remove(id) && held == self.held.len() {
+                if !self.relay.remove(id) && held == self.held.len() {
                     let reason = format!("object to remove: expected one that is tracked, got {id}");
                     (self.notify)(Notice::Refused { id: Some(id), at: None, reason });
                 }
@@ -260,7 +362,7 @@ impl Worker {
                 self.held.clear();
                 self.journeys.clear();
                 self.talk.clear();
-                self.session.clear();
+                self.relay.clear();
                 self.republish(Vec::clear);
             }
             Command::Question(question) => self.talk.put(question),
@@ -270,7 +372,7 @@ impl Worker {
 
     /// Takes a prompt, for now or for later.
     fn admit(&mut self, request: Request) {
-        let known = |id| self.session.tracker().has(id) || self.held.iter().any(|held| held.id == id);
+        let known = |id| self.relay.looking().tracker().has(id) || self.held.iter().any(|held| held.id == id);
         if request.correction && !known(request.id) {
             let expected = "correction: expected an object that is tracked";
             return self.refuse(request.id, request.at, format!("{expected}, got {}", request.id));
@@ -300,8 +402,8 @@ impl Worker {
     fn prompt(&mut self, id: ObjectId, at: At, prompt: Prompt) -> bool {
         let at = if self.options.naive { At::Next } else { at };
         let applied = match at {
-            At::Next => self.session.prompt(id, at, prompt),
-            _ => self.session.prompt_late(id, at, prompt),
+            At::Next => self.relay.session().prompt(id, at, prompt),
+            _ => self.relay.session().prompt_late(id, at, prompt),
         };
         let (frame, degraded) = match applied {
             Err(error) => {
@@ -338,36 +440,65 @@ impl Worker {
         due.into_iter().for_each(|request| self.apply(request, At::Next));
     }
 
-    fn look_at(&mut self, stamp: FrameStamp, job: Job) {
+    /// Looks at a frame; gives back the buffers it was encoded into.
+    fn look_at(&mut self, stamp: FrameStamp, job: Job, ready: Option<Ready>) -> Option<Encoded> {
         let Job { arrival, copy } = job;
         let (queue, begun) = (arrival.elapsed(), Instant::now());
         self.size_px = Some(copy.size_px());
         self.apply_due(stamp);
         self.talk.frame_comes();
-        if self.session.tracker().is_idle() && !self.talk.wants_frames() {
+        if self.relay.looking().tracker().is_idle() && !self.talk.wants_frames() {
             let record = self.hub.skip(stamp, copy, SkipReason::NoPrompt);
-            return self.tell(record);
+            self.tell(record);
+            return ready.and_then(Result::ok);
+        }
+        self.due(arrival + self.options.due);
+        if let Some(turn) = &self.turn {
+            // What was waited for beside the frames.
+            turn.waited();
         }
         // Where pictures are kept a late object is shown what it needs of them later.
-        self.session.show_all(self.talk.wants_all() && !self.session.tracker().sees_again());
-        let result = match copy.picture() {
-            Ok(picture) => {
-                let processed = self.session.process(stamp, &picture);
-                processed.map_err(|error| (error.to_string(), error.is_transient()))
+        let all = self.talk.wants_all() && !self.relay.looking().tracker().sees_again();
+        self.relay.session().show_all(all);
+        let given = self.hub.given();
+        self.remember(given.up(Degrade::SkipMemory));
+        let mut encoded = None;
+        let failed = |error: TrackerError| (error.to_string(), error.is_transient());
+        let result = match (ready, copy.picture()) {
+            (Some(Ok(ready)), _) => {
+                let ready = encoded.insert(ready);
+                self.relay.session().process_encoded(stamp, copy.size_px(), ready).map_err(failed)
             }
-            Err(error) => Err((error.to_string(), true)),
+            (Some(Err(reason)), _) => Err(reason),
+            (None, Ok(picture)) => self.relay.process(stamp, &picture).map_err(failed),
+            (None, Err(error)) => Err((error.to_string(), true)),
         };
         match result {
             Ok(mut result) => {
-                result.stages.queue = queue;
+                // What was encoded ahead has waited, but not while it was encoded.
+                result.stages.queue = match &encoded {
+                    Some(_) => queue.saturating_sub(result.stages.preprocess + result.stages.image_encoder),
+                    None => queue,
+                };
+                self.without_waits(&mut result.stages);
                 result.latency = arrival.elapsed();
-                self.newest = Some(result.clone());
-                let published = Arc::new(Published::new(result));
+                let older = self.newest.replace(result.clone());
+                let published = Arc::new(Published::new(result, Vec::new(), given.at));
                 if self.hub.finish(Arc::clone(&published)) {
-                    self.tell(Some(FrameRecord::from(published.result())));
+                    let record = FrameRecord::from(published.result());
+                    self.tell(Some(FrameRecord { degrade: given.at, ..record }));
+                }
+                self.expect(older, published.result(), given.at);
+                self.reacquire(published.result());
+                if let Ok(picture) = copy.picture()
+                    && !self.is_behind()
+                    && let Err(error) =
+                        self.relay.hand_over(given.up(Degrade::Smaller), published.result(), &picture)
+                {
+                    self.warn(format!("handing over to the other model: {error}"), true);
                 }
                 // Once its masks are out.
-                self.talk.frame_went(published.result(), &copy, &mut self.session);
+                self.talk.frame_went(published.result(), &copy, self.relay.session());
                 self.hub.give_back(copy);
                 // A file has time: the frames to come wait for what is looked for on this one.
                 while self.options.strict && self.talk.is_finding() && self.hub.wait_for_news() {
@@ -385,6 +516,56 @@ impl Worker {
         if let Some(shares) = &mut self.shares {
             shares.live += begun.elapsed();
         }
+        encoded
+    }
+
+    /// Time spent waiting for shared engines is no time of theirs.
+    fn without_waits(&self, stages: &mut StageTimes) {
+        let Some((encoder, others)) = self.turn.as_ref().map(Turn::split) else { return };
+        let waits = [encoder.waited(), others.waited()];
+        stages.queue += waits[0] + waits[1];
+        stages.image_encoder = stages.image_encoder.saturating_sub(waits[0]);
+        let mut left = waits[1];
+        for stage in [&mut stages.memory_attention, &mut stages.decoder, &mut stages.memory_encoder] {
+            let taken = left.min(*stage);
+            (*stage, left) = (*stage - taken, left - taken);
+        }
+    }
+
+    /// What is asked of shared engines from now on is wanted by then.
+    fn due(&self, deadline: Instant) {
+        if let Some(turn) = &self.turn {
+            turn.due(deadline);
+        }
+    }
+
+    /// Publishes the masks anew, to ride on the next buffer where their objects are expected by then.
+    fn expect(&self, older: Option<FrameResult>, newer: &FrameResult, degrade: Degrade) {
+        let Some(older) = older.filter(|_| self.options.forecast) else { return };
+        let frames = u32::try_from(newer.frame.index - older.frame.index).unwrap_or(u32::MAX);
+        let span = |now: Option<Duration>, then: Option<Duration>| now?.checked_sub(then?);
+        let apart = span(newer.frame.running_time, older.frame.running_time)
+            .or_else(|| span(newer.frame.pts, older.frame.pts));
+        let Some(apart) = apart else { return };
+        let expected = |object: &ObjectResult| {
+            let before = older.objects.iter().find(|before| before.id == object.id)?;
+            let course = Course::of(&before.mask, &object.mask, apart)?;
+            let mask = course.ahead(&object.mask, apart / frames);
+            Some(ObjectResult { bounds: mask.bounds(), mask: Arc::new(mask), ..object.clone() })
+        };
+        let objects: Vec<Option<ObjectResult>> = newer.objects.iter().map(expected).collect();
+        if objects.iter().any(Option::is_some) {
+            let stay = newer.objects.iter().cloned();
+            let objects = objects.into_iter().zip(stay).map(|(moved, stays)| moved.unwrap_or(stays));
+            self.hub.republish(Published::new(newer.clone(), objects.collect(), degrade));
+        }
+    }
+
+    /// Whether the frame about to be looked at is remembered.
+    fn remember(&mut self, skips: bool) {
+        let remembers = !skips || self.unremembered + 1 >= REMEMBER_EVERY;
+        self.unremembered = if remembers { 0 } else { self.unremembered + 1 };
+        self.relay.session().set_remembering(remembers);
     }
 
     fn tell(&self, record: Option<FrameRecord>) {
@@ -406,7 +587,7 @@ impl Worker {
     /// Publishes the newest frame's objects as they stand now.
     fn refresh(&mut self) {
         if let Some(size_px) = self.size_px
-            && let Ok(objects) = self.session.results(size_px.0, size_px.1)
+            && let Ok(objects) = self.relay.session().results(size_px.0, size_px.1)
         {
             self.republish(|newest| *newest = objects);
         }
@@ -416,7 +597,7 @@ impl Worker {
     fn republish(&mut self, change: impl FnOnce(&mut Vec<ObjectResult>)) {
         if let Some(newest) = &mut self.newest {
             change(&mut newest.objects);
-            self.hub.republish(Published::new(newest.clone()));
+            self.hub.republish(Published::new(newest.clone(), Vec::new(), self.hub.given().at));
         }
     }
 }

@@ -150,7 +150,7 @@ pub(crate) struct VerifyFlags {
     #[arg(long, value_name = "LOGITS", value_parser = tolerance)]
     pub(crate) tolerance: Option<f32>,
 
-    /// Threads the engines use on the processor; 0 means one for each core
+    /// Threads the engines use on the processor; 0 means what `sightline doctor --tune` found best, else one for each core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
 }

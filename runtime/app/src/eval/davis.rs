@@ -58,7 +58,7 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
     }
 }
 
-pub(super) fn sequence_names(data: &Path, asked_for: &[String]) -> Result<Vec<String>> {
+pub(crate) fn sequence_names(data: &Path, asked_for: &[String]) -> Result<Vec<String>> {
     if !asked_for.is_empty() {
         return Ok(asked_for.to_vec());
     }
@@ -81,22 +81,22 @@ pub(super) fn sequence_names(data: &Path, asked_for: &[String]) -> Result<Vec<St
 }
 
 /// One object of a sequence: which values of an annotation are it, and its first mask.
-pub(super) struct Object {
-    pub(super) id: ObjectId,
-    pub(super) value: u8,
-    pub(super) first: Mask,
+pub(crate) struct Object {
+    pub(crate) id: ObjectId,
+    pub(crate) value: u8,
+    pub(crate) first: Mask,
 }
 
 /// A sequence's files and objects.
-pub(super) struct Sequence {
-    pub(super) name: String,
-    pub(super) pictures: Vec<PathBuf>,
-    pub(super) annotations: Vec<PathBuf>,
-    pub(super) objects: Vec<Object>,
+pub(crate) struct Sequence {
+    pub(crate) name: String,
+    pub(crate) pictures: Vec<PathBuf>,
+    pub(crate) annotations: Vec<PathBuf>,
+    pub(crate) objects: Vec<Object>,
 }
 
 impl Sequence {
-    pub(super) fn open(data: &Path, name: &str) -> Result<Self> {
+    pub(crate) fn open(data: &Path, name: &str) -> Result<Self> {
         let pictures = pictures::list(&data.join("JPEGImages/480p").join(name), &["jpg", "jpeg"])?;
         let annotations = pictures::list(&data.join("Annotations/480p").join(name), &["png"])?;
         if pictures.len() != annotations.len() || pictures.len() < 3 {
@@ -138,7 +138,7 @@ fn objects(first: &LabelPicture) -> Result<Vec<Object>> {
 }
 
 /// The prompt that a first mask gives.
-pub(super) fn prompt(kind: PromptKind, mask: &Mask) -> Result<Prompt> {
+pub(crate) fn prompt(kind: PromptKind, mask: &Mask) -> Result<Prompt> {
     let (width, height) = (mask.width_px(), mask.height_px());
     let empty = || anyhow::anyhow!("expected an object on the first frame, got an empty mask");
     Ok(match kind {
@@ -152,11 +152,14 @@ pub(super) fn prompt(kind: PromptKind, mask: &Mask) -> Result<Prompt> {
             let at = NormPoint::from_pixels(x as f32, y as f32, width, height)?;
             Prompt::Points { points: vec![Point { at, label: PointLabel::Positive }], within: None }
         }
-        PromptKind::Text => bail!("--prompt text: expected --streaming with it, got none"),
+        PromptKind::Text => {
+            bail!("--prompt: expected mask, box or point, got text; `bench streaming` takes words")
+        }
     })
 }
 
-fn evaluate(mut session: Session, sequence: &Sequence, kind: PromptKind) -> Result<SequenceScore> {
+/// Every frame but the last tracked, every frame but the first and the last scored.
+pub(crate) fn evaluate(mut session: Session, sequence: &Sequence, kind: PromptKind) -> Result<SequenceScore> {
     for object in &sequence.objects {
         session.prompt(object.id, At::Next, prompt(kind, &object.first)?)?;
     }

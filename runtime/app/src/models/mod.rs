@@ -21,7 +21,7 @@ use sightline_tracker::{Options, Session};
 
 use crate::cli::{ModelsArgs, ModelsCommand};
 
-/// Loads a model; `threads` 0 means one for each core.
+/// Loads a model; `threads` 0 means what was tuned, or one for each core.
 pub(crate) fn load(name: &str, threads: usize) -> Result<Model> {
     let options = LoadOptions { threads: NonZeroUsize::new(threads), ..LoadOptions::default() };
     sightline_engine_registry::load(name, &options).with_context(|| match Catalogue::built_in() {

@@ -84,10 +84,6 @@ pub(super) fn measure(session: &mut Session, threads: usize) -> Result<Speed> {
         }
     }
     times_ms.sort_by(f64::total_cmp);
-    let threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        given => given,
-    };
     Ok(Speed {
         step_p50_ms: times_ms[times_ms.len() / 2],
         steps: times_ms.len(),

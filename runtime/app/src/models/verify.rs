@@ -67,13 +67,17 @@ pub(super) fn check(name_or_dir: &str, folder: Option<&Path>, flags: &VerifyFlag
         .map(|parity| Clip::open(&parity.join("frames"), &parity.join("prompts.json")).map(|c| (parity, c)));
     let clip = clip.transpose()?;
     let model = load(name_or_dir, flags.threads)?;
+    let threads = match flags.threads {
+        0 => sightline_engine_registry::default_threads(name_or_dir)?.get(),
+        given => given,
+    };
     let (graphs, provider) = (model.spec.graphs.len(), model.image_encoder.provider().to_owned());
     let objects = clip.as_ref().map_or(1, |(_, clip)| clip.objects());
     let mut session =
         Session::new(model, Options { history: 8, max_objects: objects + 1, ..Options::default() })?;
     let parity = clip.map(|(folder, clip)| parity::replay(&folder.join("logits.npz"), &clip, &mut session));
     let parity = parity.transpose()?;
-    let speed = speed::measure(&mut session, flags.threads)?;
+    let speed = speed::measure(&mut session, threads)?;
     if let Some(folder) = folder {
         speed.write(folder);
     }

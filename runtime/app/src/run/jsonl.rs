@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use gstsightline::{
+    live_record::LiveRecord,
     query_record::{Binding, CaptionSpan, LateRecord, NamedObject, QueryRecord},
     record::FrameRecord,
 };
 use serde::Serialize;
-use sightline_core::ObjectResult;
+use sightline_core::{Degrade, ObjectResult};
 
 use super::camera::News;
 
@@ -29,8 +30,14 @@ struct Line<'a> {
     error: Option<&'a str>,
     age_ms: Option<f64>,
     latency_ms: f64,
+    #[serde(skip_serializing_if = "is_full")]
+    degrade: &'a str,
     stages_ms: BTreeMap<&'a str, f64>,
     objects: Vec<Object<'a>>,
+}
+
+fn is_full(degrade: &&str) -> bool {
+    *degrade == Degrade::Full.as_str()
 }
 
 #[derive(Serialize)]
@@ -105,6 +112,14 @@ enum CameraLine<'a> {
     Back { gap_ms: f64 },
 }
 
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LiveLine<'a> {
+    Degrade { degrade: &'a str, from: &'a str, age_ms: f64 },
+    Tracks { tracks: &'a str, ids: Vec<u32>, gap_ms: f64 },
+    Reacquired { reacquired: u32, frame: u64, pts: Option<f64>, gap_ms: f64 },
+}
+
 /// As pycocotools takes it.
 #[derive(Serialize)]
 struct CocoMask {
@@ -148,6 +163,7 @@ impl<W: Write> JsonlWriter<W> {
             error: record.error.as_deref(),
             age_ms: age.map(ms),
             latency_ms: ms(record.latency),
+            degrade: record.degrade.as_str(),
             stages_ms: stages.iter().filter(|_| looked_at).map(|(name, time)| (*name, ms(*time))).collect(),
             objects: record.objects.iter().map(object).collect(),
         };
@@ -168,6 +184,26 @@ impl<W: Write> JsonlWriter<W> {
             News::Ended => {}
         }
         Ok(self.out.flush()?)
+    }
+
+    /// Writes what changed for all frames: a step on the degrade ladder, objects over a gap.
+    pub(crate) fn write_live(&mut self, record: &LiveRecord) -> Result<()> {
+        self.line(&match record {
+            LiveRecord::Degrade { from, to, age } => {
+                LiveLine::Degrade { degrade: to.as_str(), from: from.as_str(), age_ms: ms(*age) }
+            }
+            LiveRecord::Tracks { state, ids, gap } => LiveLine::Tracks {
+                tracks: state.as_str(),
+                ids: ids.iter().map(|id| id.0).collect(),
+                gap_ms: ms(*gap),
+            },
+            LiveRecord::Reacquired { id, frame, gap } => LiveLine::Reacquired {
+                reacquired: id.0,
+                frame: frame.index,
+                pts: frame.pts.map(seconds),
+                gap_ms: ms(*gap),
+            },
+        })
     }
 
     /// Writes a step of a question.
@@ -274,6 +310,7 @@ mod tests {
                 bounds: mask.bounds(),
                 mask: Arc::new(mask),
             }],
+            degrade: Degrade::Full,
             error: None,
         };
         let value = line(&record, Some(Duration::ZERO));

@@ -11,16 +11,15 @@ mod prompts;
 mod status;
 mod watch;
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use gst::prelude::*;
-use sightline_config::{Layer, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
+use sightline_config::{Layer, LiveSettings, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
 
-pub(crate) use self::failure::missing_plugin;
+pub(crate) use self::{camera::News, failure::missing_plugin, input::Input};
 use self::{
     contact_sheet::ContactSheet,
-    input::Input,
     jsonl::JsonlWriter,
     pipeline::{Corridor, Plan},
     prompts::Given,
@@ -194,7 +193,21 @@ pub(crate) fn track_element(settings: &Settings, live: bool) -> Result<gst::Elem
     track.set_property("fill-hole-area", area(settings.track.fill_hole_area)?);
     track.set_property("sprinkle-area", area(settings.track.sprinkle_area)?);
     track.set_property("messages", true);
+    live_properties(&track, &settings.live);
     Ok(track)
+}
+
+/// What is set for live pictures; in every-frame mode nothing of it matters.
+fn live_properties(track: &gst::Element, live: &LiveSettings) {
+    let ms = |time: Duration| time.as_millis().min(600_000) as u32;
+    track.set_property("max-age", live.max_age.map_or(0, ms));
+    track
+        .set_property("degrade", live.degrade.iter().map(|step| step.as_str()).collect::<Vec<_>>().join(","));
+    track.set_property("smaller-model", live.smaller_model.as_deref().unwrap_or_default());
+    track.set_property("max-fps", live.max_fps.unwrap_or(0.0));
+    track.set_property("forecast", live.forecast);
+    track.set_property_from_str("encode-ahead", live.encode_ahead.as_str());
+    track.set_property("lost-after", ms(live.lost_after));
 }
 
 fn give_prompts(track: &gst::Element, prompts: &[Given], at_seconds: f64) -> Result<()> {

@@ -57,6 +57,13 @@ pub(crate) struct Corridor {
     pub(crate) leaks: Vec<(&'static str, Leak)>,
 }
 
+impl Corridor {
+    /// Whether an input that is read here gives anything, be it sound.
+    pub(crate) fn has_found_something(&self) -> bool {
+        self.pipeline.by_name(INPUT).is_none_or(|input| input.num_src_pads() > 0)
+    }
+}
+
 /// Counts what a queue took and what it gave.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leak {

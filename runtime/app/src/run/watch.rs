@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use gst::prelude::*;
 use gstsightline::{
+    live_record::LiveRecord,
     meta::META_NAME,
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
     record::{FRAME_MESSAGE, FrameRecord},
@@ -32,6 +33,9 @@ use crate::{
 
 /// A camera's stamps lie behind the clock by less.
 const BEHIND: gst::ClockTime = gst::ClockTime::SECOND;
+/// A file's decoder that has found nothing by then will not: on a busy machine one of a truncated file was seen to fall
+/// silent without an error.
+const START: Duration = Duration::from_secs(30);
 /// How long a stopped source may take to deliver the buffer that carries the end.
 const LAST_BUFFER: Duration = Duration::from_secs(2);
 /// How long the encoder and the muxer may take to finish.
@@ -58,6 +62,8 @@ pub(crate) struct Watch<'a> {
     signals: Vec<gst::glib::SourceId>,
     stopping: Option<Instant>,
     complete: bool,
+    /// The model is loaded by then, which may take its time.
+    playing_since: Instant,
 }
 
 /// A stream that is over.
@@ -108,6 +114,7 @@ impl<'a> Watch<'a> {
             signals: signals.into(),
             stopping: None,
             complete: false,
+            playing_since: Instant::now(),
         })
     }
 
@@ -120,6 +127,7 @@ impl<'a> Watch<'a> {
             failure = self.reason_on_bus().or_else(|| Some(anyhow!("the pipeline refused to play")));
             return Ended { watch: self, failure, complete: false };
         }
+        self.playing_since = Instant::now();
         if let Some(into) = &self.corridor.camera {
             match Camera::start(self.input, into) {
                 Ok(camera) => self.camera = Some(camera),
@@ -164,6 +172,16 @@ impl<'a> Watch<'a> {
     /// Time-outs, and the length of a file once it is known.
     fn look_after(&mut self, failure: &mut Option<anyhow::Error>) -> Next {
         if let Next::Done = self.look_after_camera(failure) {
+            return Next::Done;
+        }
+        if self.stopping.is_none()
+            && self.playing_since.elapsed() > START
+            && !self.corridor.has_found_something()
+        {
+            let (input, seconds) = (self.input_text, START.as_secs());
+            failure.get_or_insert_with(|| {
+                anyhow!("input {input:?}: expected a video that can be decoded, got nothing in {seconds} s")
+            });
             return Next::Done;
         }
         match self.stopping {
@@ -249,6 +267,12 @@ impl<'a> Watch<'a> {
                         let reason = structure.get::<String>("reason").unwrap_or_default();
                         failure.get_or_insert_with(|| anyhow!("prompt refused: {reason}"));
                         return Next::Done;
+                    } else if let Some(live) = LiveRecord::from_structure(structure).transpose() {
+                        if let Ok(LiveRecord::Degrade { from, to, age }) = &live {
+                            self.status.clear();
+                            tracing::info!("masks were {} ms old: from {from} to {to}", age.as_millis());
+                        }
+                        self.write(live.map_err(Into::into), failure, JsonlWriter::write_live);
                     } else if let Some(missing) = failure::missing_plugin(structure) {
                         self.missing.get_or_insert(missing);
                     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use gst::prelude::*;
 use sightline_config::{FeedSettings, Settings};
 use sightline_telemetry::FeedMetrics;
 
 use super::measure;
-use crate::{cli::LateArg, elements::make, run::track_element, talk};
+use crate::{cli::LateArg, elements::make, feed::corridor_source, run::track_element, talk};
 
 /// Frames between the source and the corridor, which takes each as it comes.
 const DOOR: u64 = 2;
@@ -29,14 +29,7 @@ pub(crate) fn build(
     metrics: &Arc<FeedMetrics>,
 ) -> Result<Corridor> {
     let pipeline = gst::Pipeline::with_name(name);
-    let entry = gst_app::AppSrc::builder()
-        .name("entry")
-        .format(gst::Format::Time)
-        .is_live(true)
-        .max_buffers(DOOR)
-        .leaky_type(gst_app::AppLeakyType::Downstream)
-        .build();
-    entry.set_max_bytes(0);
+    let entry = corridor_source("entry", DOOR)?;
     let track = track_element(settings, true)?;
     if let Some(model) = &feed.model {
         track.set_property("model", model);
@@ -45,14 +38,12 @@ pub(crate) fn build(
     track.set_property("prompts", &feed.prompts);
     track.set_property("queries", &queries);
     talk::configure(&track, settings, LateArg::CatchUp, !queries.is_empty())?;
-    if let Some(engines) = &settings.serve.engines {
-        set_if_there(&track, "engines", engines)?;
-    }
+    track.set_property("engines", settings.serve.engines.as_deref().unwrap_or_default());
     if let Some(max_fps) = feed.max_fps {
-        set_if_there(&track, "max-fps", &max_fps.to_string())?;
+        track.set_property("max-fps", max_fps);
     }
     if let Some(max_age) = feed.max_age {
-        set_if_there(&track, "max-age", &max_age.as_millis().to_string())?;
+        track.set_property("max-age", u32::try_from(max_age.as_millis()).context("setting max_age_ms")?);
     }
     let sink = make("fakesink", "the feed")?;
     sink.set_property("sync", false);
@@ -71,19 +62,4 @@ fn queries(feed: &FeedSettings, settings: &Settings) -> String {
     let caption = settings.query.caption_every.map(|every| format!("describe;every={}", every.as_secs_f64()));
     let asked = Some(feed.queries.trim()).filter(|text| !text.is_empty()).map(str::to_owned);
     asked.into_iter().chain(caption).collect::<Vec<_>>().join("|")
-}
-
-/// Sets a property that this build of the element may not have yet; a setting without effect is told once.
-fn set_if_there(track: &gst::Element, property: &str, value: &str) -> Result<()> {
-    let Some(spec) = track.find_property(property) else {
-        tracing::debug!(property, value, "sightlinetrack has no such property");
-        return Ok(());
-    };
-    match gst::glib::Value::deserialize_with_pspec(value, &spec) {
-        Ok(value) => track.set_property_from_value(property, &value),
-        Err(_) => {
-            bail!("property {property:?} of sightlinetrack: expected {}, got {value:?}", spec.value_type())
-        }
-    }
-    Ok(())
 }

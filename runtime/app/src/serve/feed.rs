@@ -18,19 +18,19 @@ use sightline_telemetry::FeedMetrics;
 use super::{
     corridor::{self, Corridor},
     lines::Lines,
-    measure::{Measure, SharedTally, count},
+    measure::{Measure, SharedTally},
 };
 use crate::{
-    feed::{SourceEvent, SourceOptions, Supervised, Transport},
+    feed::{SourceCounts, SourceEvent, SourceOptions, Supervised, Transport},
     observe::{FeedHealth, Phase},
-    run::input::Input,
+    run::Input,
 };
 
 /// The loop goes round at least so often.
 const ROUND: Duration = Duration::from_millis(100);
 /// Counts are taken from the source and the element so often.
 const COUNTS: Duration = Duration::from_secs(1);
-/// What the source says on its way to the log. Full: `DropNewest`; all of it is counted before.
+/// What the source says on its way to the log. Full: `DropNewest`; it counts by itself.
 const EVENTS: usize = 256;
 /// Pauses before a corridor that failed is built anew: the first, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
@@ -145,12 +145,16 @@ impl Feed {
         let (sender, events) = sync_channel(EVENTS);
         let metrics = Arc::clone(&self.metrics);
         let told = move |event: SourceEvent| {
-            count(&metrics, &event);
+            if matches!(event, SourceEvent::Retrying { .. }) {
+                metrics.retrying();
+            }
             let _ = sender.try_send(event);
         };
         let source = Supervised::start(&self.name, input, self.options(), &corridor.entry, told)?;
         self.health.enter(Phase::Running);
-        let end = self.watch(corridor, &source, &events, measure);
+        let mut counted = Counted { at: Instant::now(), counts: None };
+        let end = self.watch(corridor, &source, &events, measure, &mut counted);
+        counted.bring_up_to_date(&source, measure);
         source.stop();
         end
     }
@@ -161,8 +165,8 @@ impl Feed {
         source: &Supervised,
         events: &Receiver<SourceEvent>,
         measure: &mut Measure,
+        counted: &mut Counted,
     ) -> Result<End> {
-        let mut counted = Counted { at: Instant::now(), frames: 0, door_drops: 0 };
         let mut over: Option<Instant> = None;
         loop {
             if self.stopped() {
@@ -178,14 +182,15 @@ impl Feed {
                 }
                 next = if begun.elapsed() < ROUND * 2 { corridor.bus.pop() } else { None };
             }
+            let counts = source.counts();
             for event in events.try_iter().take(EVENTS) {
-                measure.source(&event);
+                measure.source(&event, counts.since_last_frame);
                 match &event {
                     SourceEvent::Connected { .. } => self.health.trouble(""),
                     SourceEvent::Lost { detail, .. } => self.health.trouble(detail),
                     SourceEvent::Ended => {
                         over.get_or_insert_with(Instant::now);
-                        // Refused where the source has said so itself.
+                        // Refused where the corridor is on its way down already.
                         let _ = corridor.entry.end_of_stream();
                     }
                     _ => {}
@@ -194,11 +199,11 @@ impl Feed {
             if over.is_some_and(|since| since.elapsed() > LAST_FRAMES) {
                 return Ok(End::Over);
             }
-            let since_last_frame = source.counts().since_last_frame;
-            self.health.tick(since_last_frame);
-            self.metrics.up(since_last_frame.is_some_and(|since| since < self.settings.serve.silence));
+            self.health.tick(counts.since_last_frame);
+            self.metrics.up(counts.up);
             if counted.at.elapsed() >= COUNTS {
-                self.count(source, corridor, &mut counted);
+                counted.bring_up_to_date(source, measure);
+                self.tally.lock().latency = latency(&corridor.track);
             }
         }
     }
@@ -234,24 +239,6 @@ impl Feed {
         Ok(None)
     }
 
-    fn count(&self, source: &Supervised, corridor: &Corridor, counted: &mut Counted) {
-        let (counts, now) = (source.counts(), Instant::now());
-        let frames = counts.frames.saturating_sub(counted.frames);
-        self.metrics.camera_frames(frames, counts.door_drops.saturating_sub(counted.door_drops));
-        let rate = frames as f64 / (now - counted.at).as_secs_f64();
-        self.metrics.camera_rate(rate);
-        *counted = Counted { at: now, frames: counts.frames, door_drops: counts.door_drops };
-        let stats = corridor.track.property::<Option<gst::Structure>>("stats");
-        let part = |name| {
-            let ns = stats.as_ref().and_then(|stats| stats.get::<u64>(name).ok());
-            ns.map(Duration::from_nanos)
-        };
-        let mut tally = self.tally.lock();
-        tally.camera_frames += frames;
-        tally.camera_rate = rate;
-        tally.latency = part("latency-p50").zip(part("latency-p99")).map(<[Duration; 2]>::from);
-    }
-
     fn model(&self) -> &str {
         self.feed.model.as_deref().unwrap_or(&self.settings.model.name)
     }
@@ -275,11 +262,25 @@ impl Feed {
     }
 }
 
-/// What was added to the counters so far.
+/// What of the source was added to the counters so far.
 struct Counted {
     at: Instant,
-    frames: u64,
-    door_drops: u64,
+    counts: Option<SourceCounts>,
+}
+
+impl Counted {
+    fn bring_up_to_date(&mut self, source: &Supervised, measure: &Measure) {
+        let now = source.counts();
+        measure.counts(self.counts.as_ref(), &now, self.at.elapsed().as_secs_f64());
+        *self = Self { at: Instant::now(), counts: Some(now) };
+    }
+}
+
+/// p50 and p99 of frame to mask.
+fn latency(track: &gst::Element) -> Option<[Duration; 2]> {
+    let stats = track.property::<Option<gst::Structure>>("stats")?;
+    let part = |name| stats.get::<u64>(name).ok().map(Duration::from_nanos);
+    Some([part("latency-p50")?, part("latency-p99")?])
 }
 
 /// Doubling from the first to the longest, the second half by chance, so that feeds that fell together rise apart.

@@ -9,19 +9,19 @@ use std::{
 use anyhow::Result;
 use gst::prelude::*;
 use gstsightline::{
+    live_record::LiveRecord,
     meta::META_NAME,
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
     record::{FRAME_MESSAGE, FrameRecord},
 };
-use serde_json::json;
 use sightline_core::Outcome;
 use sightline_telemetry::{FeedMetrics, Masks};
 
 use super::lines::Lines;
 use crate::{
-    feed::{LossCause, Mend, SourceEvent},
+    feed::{SourceCounts, SourceEvent},
     observe::without_secrets,
-    run::jsonl::JsonlWriter,
+    run::{News, jsonl::JsonlWriter},
 };
 
 /// What tables show of a feed.
@@ -70,43 +70,48 @@ impl Measure {
             LATE_MESSAGE => LateRecord::from_structure(structure)
                 .map_err(Into::into)
                 .and_then(|record| self.line(|jsonl| jsonl.write_late(&record))),
-            _ => {
-                self.small(structure);
-                Ok(())
-            }
+            _ => self.small(structure),
         };
         if let Err(error) = result {
             tracing::warn!(feed = self.feed, "a message does not read: {error:#}");
         }
     }
 
-    fn small(&self, structure: &gst::StructureRef) {
+    fn small(&self, structure: &gst::StructureRef) -> Result<()> {
         let Self { feed, metrics, .. } = self;
-        let text = |field| structure.get::<String>(field).unwrap_or_default();
-        let time = |field| Duration::from_nanos(structure.get::<u64>(field).unwrap_or_default());
         match structure.name().as_str() {
             "sightline-prompt-applied" => metrics.prompt(true),
             "sightline-prompt-refused" => {
                 metrics.prompt(false);
-                tracing::warn!(feed, "prompt refused: {}", text("reason"));
+                let reason = structure.get::<String>("reason").unwrap_or_default();
+                tracing::warn!(feed, "prompt refused: {reason}");
             }
-            "sightline-caught-up" => metrics.caught_up(time("took")),
-            "sightline-degrade" => {
-                let (from, to, age) = (text("from"), text("to"), time("age"));
-                let level = structure.get::<u32>("level").unwrap_or_default();
-                metrics.degraded(&from, &to, level);
-                tracing::info!(feed, from, to, level, ?age, "degrade ladder");
-                let age_ms = age.as_secs_f64() * 1e3;
-                self.event(&json!({"degrade": to, "from": from, "level": level, "age_ms": age_ms}));
+            "sightline-caught-up" => metrics.caught_up(Duration::from_nanos(structure.get("took")?)),
+            _ => {
+                if let Some(record) = LiveRecord::from_structure(structure)? {
+                    self.live(&record);
+                    self.line(|jsonl| jsonl.write_live(&record))?;
+                }
             }
-            "sightline-reacquired" => {
-                let gap = time("gap");
-                metrics.reacquired(gap);
-                let id = structure.get::<u32>("id").unwrap_or_default();
-                tracing::info!(feed, id, ?gap, "found again");
-                self.event(&json!({"reacquired": id, "gap_ms": gap.as_secs_f64() * 1e3}));
+        }
+        Ok(())
+    }
+
+    fn live(&self, record: &LiveRecord) {
+        let Self { feed, metrics, .. } = self;
+        match record {
+            LiveRecord::Degrade { from, to, age } => {
+                metrics.degraded(*from, *to);
+                tracing::info!(feed, %from, %to, ?age, "degrade ladder");
             }
-            _ => {}
+            LiveRecord::Tracks { state, ids, gap } => {
+                metrics.objects(std::iter::repeat_n(*state, ids.len()));
+                tracing::info!(feed, objects = ids.len(), ?gap, "no frames: objects are {}", state.as_str());
+            }
+            LiveRecord::Reacquired { id, gap, .. } => {
+                metrics.reacquired(*gap);
+                tracing::info!(feed, id = id.0, ?gap, "found again");
+            }
         }
     }
 
@@ -142,32 +147,69 @@ impl Measure {
         self.line(|jsonl| jsonl.write_query(&record))
     }
 
-    /// What the source says, for the log and the lines; [`count`] has counted it.
-    pub(crate) fn source(&mut self, event: &SourceEvent) {
-        let feed = &self.feed;
-        match event {
+    /// What the source says; `silent` is how long ago its newest frame came. Tries that fail one after the other are one
+    /// loss, to whoever reads.
+    pub(crate) fn source(&mut self, event: &SourceEvent, silent: Option<Duration>) {
+        let feed = self.feed.clone();
+        let news = match event {
             SourceEvent::Connected { after, caps } => {
-                let gap_ms = self.lost_since.take().map(|since| since.elapsed().as_secs_f64() * 1e3);
                 tracing::info!(feed, ?after, caps, "the source is there");
-                if gap_ms.is_some() {
-                    self.event(&json!({"camera": "back", "gap_ms": gap_ms}));
-                }
+                self.lost_since.take().map(|since| News::Back { gap: since.elapsed() })
             }
             SourceEvent::Lost { cause, detail } => {
-                let (cause, detail) = (cause_name(*cause), without_secrets(detail));
-                self.lost_since.get_or_insert_with(Instant::now);
-                self.tally.lock().losses += 1;
-                tracing::warn!(feed = self.feed, cause, "the source is lost: {detail}");
-                self.event(&json!({"camera": "lost", "cause": cause}));
+                let (first, detail) = (self.lost_since.is_none(), without_secrets(detail));
+                if first {
+                    tracing::warn!(feed, cause = cause.as_str(), "the source is lost: {detail}");
+                    // The gap began with the last frame, not with the finding that there is none.
+                    let now = Instant::now();
+                    self.lost_since = Some(silent.and_then(|silent| now.checked_sub(silent)).unwrap_or(now));
+                } else {
+                    tracing::debug!(feed, cause = cause.as_str(), "the source is still away: {detail}");
+                }
+                first.then_some(News::Lost { cause: *cause, detail })
             }
             SourceEvent::Retrying { attempt, pause } => {
                 tracing::debug!(feed, attempt, ?pause, "the source is tried again");
+                None
             }
             SourceEvent::Mended { what } => {
-                tracing::debug!(feed, what = mend_name(*what), "a frame was put right")
+                tracing::debug!(feed, what = what.as_str(), "frames were put right");
+                None
             }
-            SourceEvent::Ended => tracing::info!(feed, "the input is over"),
+            SourceEvent::Ended => {
+                tracing::info!(feed, "the input is over");
+                Some(News::Ended)
+            }
+        };
+        if let Some(news) = news
+            && let Err(error) = self.line(|jsonl| jsonl.write_camera(&news))
+        {
+            tracing::warn!(feed, "cannot write a line: {error:#}");
         }
+    }
+
+    /// What has come of the source since it was asked last, over `seconds`.
+    pub(crate) fn counts(&self, before: Option<&SourceCounts>, now: &SourceCounts, seconds: f64) {
+        let since = |of: fn(&SourceCounts) -> u64| of(now).saturating_sub(before.map_or(0, of));
+        let frames = since(|counts| counts.frames);
+        self.metrics.camera_frames(frames, since(|counts| counts.door_drops));
+        self.metrics.camera_connects(since(|counts| counts.connects), since(|counts| counts.left_behind));
+        let rate = if seconds > 0.0 { frames as f64 / seconds } else { 0.0 };
+        self.metrics.camera_rate(rate);
+        let mut losses = 0;
+        for (at, (cause, times)) in now.losses.iter().enumerate() {
+            let times = times.saturating_sub(before.map_or(0, |before| before.losses[at].1));
+            self.metrics.lost(cause.as_str(), times);
+            losses += times;
+        }
+        for (at, (what, times)) in now.mended.iter().enumerate() {
+            let times = times.saturating_sub(before.map_or(0, |before| before.mended[at].1));
+            self.metrics.mended(what.as_str(), times);
+        }
+        let mut tally = self.tally.lock();
+        tally.camera_frames += frames;
+        tally.camera_rate = rate;
+        tally.losses += losses;
     }
 
     fn line(&self, write: impl FnOnce(&mut JsonlWriter<Vec<u8>>) -> Result<()>) -> Result<()> {
@@ -177,23 +219,6 @@ impl Measure {
             lines.put(jsonl.into_inner());
         }
         Ok(())
-    }
-
-    fn event(&self, value: &serde_json::Value) {
-        if let Some(lines) = &self.lines {
-            lines.put(format!("{value}\n").into_bytes());
-        }
-    }
-}
-
-/// Counts what the source says, on its own thread: nothing is lost between the two.
-pub(crate) fn count(metrics: &FeedMetrics, event: &SourceEvent) {
-    match event {
-        SourceEvent::Connected { .. } => metrics.connected(),
-        SourceEvent::Lost { cause, .. } => metrics.lost(cause_name(*cause)),
-        SourceEvent::Retrying { .. } => metrics.retrying(),
-        SourceEvent::Mended { what } => metrics.mended(mend_name(*what)),
-        SourceEvent::Ended => {}
     }
 }
 
@@ -212,24 +237,4 @@ pub(crate) fn count_buffers(pad: &gst::Pad, metrics: &Arc<FeedMetrics>) {
         metrics.buffer(masks, age.map(Duration::from_nanos));
         gst::PadProbeReturn::Ok
     });
-}
-
-fn cause_name(cause: LossCause) -> &'static str {
-    match cause {
-        LossCause::Eos => "eos",
-        LossCause::Error => "error",
-        LossCause::Silence => "silence",
-        LossCause::NeverCame => "never-came",
-    }
-}
-
-fn mend_name(what: Mend) -> &'static str {
-    match what {
-        Mend::Jump => "jump",
-        Mend::Missing => "missing",
-        Mend::Negative => "negative",
-        Mend::Duplicate => "duplicate",
-        Mend::Drift => "drift",
-        Mend::Corrupt => "corrupt",
-    }
 }

@@ -1,6 +1,8 @@
 //! What the tests of the binary share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+pub(crate) mod davis;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

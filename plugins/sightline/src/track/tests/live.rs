@@ -27,7 +27,10 @@ fn a_slow_engine_costs_frames_and_every_one_is_counted() {
 fn the_newest_masks_ride_on_later_buffers() {
     let mut rig = Rig::new(Mode::Live, FakeOptions::default());
     let id = rig.add_square();
+    rig.hold();
     rig.push();
+    rig.in_flight(1);
+    rig.handle.release(GraphName::ImageEncoder);
     rig.settle();
     rig.hold();
     let buffer = rig.push();

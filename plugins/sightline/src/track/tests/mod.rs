@@ -1,6 +1,9 @@
 //! The element in a harness, with a fake model whose runs the test holds and lets go.
 
+mod ahead;
+mod degrade;
 mod every_frame;
+mod gap;
 mod live;
 mod pipeline_citizen;
 mod prompting;

@@ -1,10 +1,13 @@
-//! `sightline doctor`: what is installed, what is missing, and what to type.
+//! `sightline doctor`: what is installed, what is missing, and what to type; with `--tune`, how a model runs best here.
+
+mod pace;
+mod tune;
 
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use serde::Serialize;
-use sightline_engine_registry::{ModelSource, installed, locate_onnxruntime};
+use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, tuned};
 
 use crate::{
     cli::DoctorArgs,
@@ -31,6 +34,9 @@ struct ModelLine {
     family: String,
     licence: Option<String>,
     input_px: Option<[usize; 2]>,
+    /// What `--tune` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuned: Option<Tuned>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -46,6 +52,10 @@ struct Report {
 
 /// Prints the findings; whether nothing needed is missing.
 pub(crate) fn run(args: &DoctorArgs) -> Result<bool> {
+    if args.tune {
+        tune::run(&args.tuning, args.json)?;
+        return Ok(true);
+    }
     let report = examine();
     let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
     crate::print_stdout(&text)?;
@@ -152,6 +162,7 @@ fn model(entry: sightline_engine_registry::ModelEntry) -> ModelLine {
         Err(error) => (None, Some(error.to_string())),
     };
     ModelLine {
+        tuned: tuned(&entry.name),
         name: entry.name,
         source,
         family,
@@ -178,12 +189,19 @@ fn table(report: &Report) -> String {
         let size = model.input_px.map_or_else(String::new, |[w, h]| format!(", {w}x{h}"));
         let licence = model.licence.as_deref().map_or_else(String::new, |licence| format!(", {licence}"));
         let _ = match &model.error {
-            None => writeln!(text, "  {:16} {}{size}{licence}, {}", model.name, model.family, model.source),
+            None => {
+                let tuned = model.tuned.map_or_else(String::new, |best| format!(", {}", tune::words(best)));
+                let ModelLine { name, family, source, .. } = model;
+                writeln!(text, "  {name:16} {family}{size}{licence}, {source}{tuned}")
+            }
             Some(error) => writeln!(text, "  {:16} broken: {error}", model.name),
         };
     }
-    let _ =
-        writeln!(text, "\ncores    {} (engines use as many threads; --threads N changes that)", report.cores);
+    let _ = writeln!(
+        text,
+        "\ncores    {} (engines use as many threads unless tuned by --tune; --threads N changes that)",
+        report.cores
+    );
     let _ = writeln!(
         text,
         "{}",

@@ -1,0 +1,150 @@
+//! The thread "sightline-coast": carries masks on by motion to frames the engines had no time for.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, StageTimes, TrackState};
+
+use sightline_vision::{Coaster, Ride};
+
+use super::{hub::Hub, priority};
+use crate::{meta::Published, pixels::FrameCopy};
+
+/// Frames a mask can be carried over: two seconds at 30 a second. A third of a MiB each, once coasting has begun.
+const FRAMES: usize = 64;
+/// One that is worked on, one that waits, one that is being filled.
+const SLOTS: usize = 3;
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Full-policy `DropOldest`: these frames have their outcome elsewhere.
+    waiting: Option<(FrameStamp, FrameCopy)>,
+    spare: Vec<FrameCopy>,
+    closed: bool,
+}
+
+/// Where the streaming thread leaves frames for it.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    inner: Mutex<Inner>,
+    to_coaster: Condvar,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot to copy a frame into.
+    pub(crate) fn slot(&self) -> FrameCopy {
+        self.lock().spare.pop().unwrap_or_default()
+    }
+
+    /// Leaves a frame.
+    pub(crate) fn offer(&self, stamp: FrameStamp, copy: FrameCopy) {
+        let mut inner = self.lock();
+        let old = inner.waiting.replace((stamp, copy));
+        inner.keep(old.map(|(_, copy)| copy));
+        drop(inner);
+        self.to_coaster.notify_one();
+    }
+
+    /// Gives a slot back unused.
+    pub(crate) fn give_back(&self, copy: FrameCopy) {
+        self.lock().keep(Some(copy));
+    }
+
+    /// Ends the thread.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.to_coaster.notify_one();
+    }
+
+    fn next(&self) -> Option<(FrameStamp, FrameCopy)> {
+        let empty = |inner: &mut Inner| inner.waiting.is_none() && !inner.closed;
+        let mut inner =
+            self.to_coaster.wait_while(self.lock(), empty).unwrap_or_else(PoisonError::into_inner);
+        inner.waiting.take().filter(|_| !inner.closed)
+    }
+}
+
+impl Inner {
+    fn keep(&mut self, copy: Option<FrameCopy>) {
+        if self.spare.len() < SLOTS {
+            self.spare.extend(copy);
+        }
+    }
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("sightline-coast".into()).spawn(move || {
+        priority::give_way();
+        let (mut coaster, mut rides) = (Coaster::new(FRAMES), Vec::new());
+        while let Some((stamp, copy)) = desk.next() {
+            carry_on(&hub, &mut coaster, &mut rides, stamp, &copy);
+            desk.give_back(copy);
+        }
+    })
+}
+
+/// Sees a frame, and where masks are to be carried on carries them to it. What cannot be followed stays where it was.
+fn carry_on(
+    hub: &Hub,
+    coaster: &mut Coaster,
+    rides: &mut Vec<(ObjectId, Ride)>,
+    stamp: FrameStamp,
+    copy: &FrameCopy,
+) {
+    let arrival = Instant::now();
+    let seen = copy.picture().and_then(|picture| coaster.see(stamp.index, &picture));
+    if seen.is_err() {
+        // The frame's own outcome says so.
+        return;
+    }
+    let Some(looked) = hub.to_carry() else { return };
+    let from = looked.result();
+    if from.frame.index >= stamp.index {
+        return;
+    }
+    // Each new frame is one step on for those that ride already.
+    rides.retain(|(id, ride)| {
+        ride.from() == from.frame.index && from.objects.iter().any(|object| object.id == *id)
+    });
+    let mut followed = false;
+    let mut carry = |object: &ObjectResult| {
+        let mut object = object.clone();
+        if object.state == TrackState::Tracking {
+            object.state = TrackState::Coasted;
+            let known = rides.iter().position(|(id, _)| *id == object.id).unwrap_or_else(|| {
+                rides.push((object.id, Ride::new(Arc::clone(&object.mask), from.frame.index)));
+                rides.len() - 1
+            });
+            if let Some(carried) = coaster.carry(&mut rides[known].1, stamp.index) {
+                followed = true;
+                (object.bounds, object.mask) = (carried.bounds, Arc::new(carried.mask));
+            }
+        }
+        object
+    };
+    let objects: Vec<ObjectResult> = from.objects.iter().map(&mut carry).collect();
+    if !followed {
+        return;
+    }
+    let outcome =
+        if objects.iter().any(|object| object.bounds.is_some()) { Outcome::Masks } else { Outcome::NoObject };
+    let result = FrameResult {
+        frame: stamp,
+        outcome,
+        latency: arrival.elapsed(),
+        stages: StageTimes::default(),
+        objects,
+    };
+    hub.carried(Published::carried(result, from.frame, looked.degrade()));
+}
