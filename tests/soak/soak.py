@@ -140,12 +140,14 @@ def wait_until(done, seconds):
 
 
 def ready(world):
-    def frames():
+    def missing():
         metrics = world.serve.metrics()
-        return all(total(metrics, "sightline_frames_total", feed=feed) > 5 for feed in world.feeds)
+        return [feed for feed in world.feeds if total(metrics, "sightline_frames_total", feed=feed) <= 5]
 
-    if wait_until(lambda: frames() or not world.serve.alive(), 60) is None or not world.serve.alive():
-        raise SystemExit(f"serve: expected frames of every feed within 60 s, got none; see {world.serve.log.name}")
+    wait_until(lambda: not missing() or not world.serve.alive(), 60)
+    if not world.serve.alive() or (late := missing()):
+        what = f"none of {late}" if world.serve.alive() else f"exit code {world.serve.process.poll()}"
+        raise SystemExit(f"serve: expected frames of every feed within 60 s, got {what}; see {world.serve.log.name}")
 
 
 def one(fault, world, sampler, number):

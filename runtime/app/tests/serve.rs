@@ -122,6 +122,7 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
     let (late, lines) = (at("late.mp4"), at("ball.jsonl"));
     let feeds = format!(
         "[feeds.ball]\ninput = \"test\"\nprompts = \"point=320,180\"\njsonl = {lines:?}\n\
+         [feeds.full]\ninput = \"test\"\nprompts = \"point=320,180\"\njsonl = \"/dev/full\"\n\
          [feeds.late]\ninput = {late:?}\nprompts = \"box=60,40,100,80\"\nrepeat = true\n"
     );
     let served = serve(folder.path(), &feeds);
@@ -155,6 +156,10 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
         served.wait(series, |served| served.metric(series) >= least);
     }
     assert_eq!(served.get("/nothing").0, 404);
+    // A disk that is full costs lines, and is no trouble of the feed's.
+    assert!(served.metric("sightline_output_errors_total{feed=\"full\"}") >= 1.0);
+    assert_eq!(served.metric("sightline_output_lines_total{feed=\"full\"}"), 0.0);
+    assert!(served.metric("sightline_frames_total{feed=\"full\",outcome=\"masks\",reason=\"\"}") > 20.0);
     let (took, said) = served.stop();
     assert!(took < Duration::from_secs(3), "{took:?}");
     for part in ["feed", "ball  stopped", "late  stopped"] {

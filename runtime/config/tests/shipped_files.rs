@@ -37,3 +37,19 @@ fn a_missing_file_is_named() {
     let error = Layer::from_file(Path::new("no/such.toml")).expect_err("it is not there");
     assert!(error.to_string().contains("no/such.toml"), "{error}");
 }
+
+/// What `serve.toml` shows in comments is right too.
+#[test]
+fn the_feeds_shown_in_comments_load() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/serve.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (shown, commented) = text.split_once("# [feeds.gate]").unwrap();
+    let uncommented: String = format!("# [feeds.gate]{commented}")
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#')).to_owned() + "\n")
+        .collect();
+    let layer = Layer::from_toml("configs/serve.toml", &format!("{shown}{uncommented}")).unwrap();
+    let settings = Settings::resolve([layer]).unwrap();
+    assert_eq!(settings.feeds.keys().collect::<Vec<_>>(), ["ball", "film", "gate"]);
+    assert!(settings.feeds["gate"].max_age.is_some() && settings.feeds["film"].repeat);
+}

@@ -172,6 +172,12 @@ impl FeedMetrics {
         self.telemetry.histogram(Metric::ReacquiredGap, &labels).record(gap);
     }
 
+    /// Everything begins anew: nothing is given up, and no object is followed yet.
+    pub fn began(&self) {
+        self.degrade_level.set(0.0);
+        self.objects(std::iter::empty());
+    }
+
     /// A step on the degrade ladder.
     pub fn degraded(&self, from: Degrade, to: Degrade) {
         self.degrade_level.set(f64::from(to.level()));

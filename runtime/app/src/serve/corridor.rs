@@ -1,4 +1,4 @@
-//! A feed's pipeline: `appsrc ! videoconvert ! sightlinetrack ! fakesink`.
+//! A feed's pipeline: `appsrc ! sightlinetrack ! fakesink`.
 
 use std::sync::Arc;
 
@@ -38,7 +38,10 @@ pub(crate) fn build(
     track.set_property("prompts", &feed.prompts);
     track.set_property("queries", &queries);
     talk::configure(&track, settings, LateArg::CatchUp, !queries.is_empty())?;
-    track.set_property("engines", settings.serve.engines.as_deref().unwrap_or_default());
+    // Engines are shared by feeds of one model: a group has one.
+    let model = feed.model.as_deref().unwrap_or(&settings.model.name);
+    let group = settings.serve.engines.as_ref().map(|group| format!("{group}/{model}"));
+    track.set_property("engines", group.unwrap_or_default());
     if let Some(max_fps) = feed.max_fps {
         track.set_property("max-fps", max_fps);
     }
@@ -48,7 +51,7 @@ pub(crate) fn build(
     let sink = make("fakesink", "the feed")?;
     sink.set_property("sync", false);
     sink.set_property("enable-last-sample", false);
-    let chain = [entry.clone().upcast(), make("videoconvert", "the feed")?, track.clone(), sink];
+    let chain = [entry.clone().upcast(), track.clone(), sink];
     pipeline.add_many(&chain)?;
     gst::Element::link_many(&chain).context("cannot link the corridor")?;
     let out = track.static_pad("src").context("sightlinetrack has no source pad")?;

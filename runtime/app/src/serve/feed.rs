@@ -121,6 +121,7 @@ impl Feed {
         let corridor = corridor::build(&self.name, &self.feed, &self.settings, &self.metrics)?;
         // Running times begin anew.
         measure.looked_at = None;
+        self.metrics.began();
         let result = self.play_in(&corridor, &input, measure);
         self.metrics.up(false);
         // First to READY: the outcomes of the last frames are told before the bus is emptied.

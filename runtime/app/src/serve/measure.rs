@@ -194,8 +194,11 @@ impl Measure {
         let frames = since(|counts| counts.frames);
         self.metrics.camera_frames(frames, since(|counts| counts.door_drops));
         self.metrics.camera_connects(since(|counts| counts.connects), since(|counts| counts.left_behind));
-        let rate = if seconds > 0.0 { frames as f64 / seconds } else { 0.0 };
-        self.metrics.camera_rate(rate);
+        // A moment is too short to say.
+        let rate = (seconds > 0.5).then(|| frames as f64 / seconds);
+        if let Some(rate) = rate {
+            self.metrics.camera_rate(rate);
+        }
         let mut losses = 0;
         for (at, (cause, times)) in now.losses.iter().enumerate() {
             let times = times.saturating_sub(before.map_or(0, |before| before.losses[at].1));
@@ -208,7 +211,7 @@ impl Measure {
         }
         let mut tally = self.tally.lock();
         tally.camera_frames += frames;
-        tally.camera_rate = rate;
+        tally.camera_rate = rate.unwrap_or(tally.camera_rate);
         tally.losses += losses;
     }
 
