@@ -4,6 +4,7 @@
 #   make demo QUERY="the moving thing on the left" [LLM=url LLM_MODEL=name]   find it by words first
 #   make test       formatting, lints, unit, property, pipeline and golden tests
 #   make bench      stage and end-to-end measurements, written to benches/results/
+#   make soak       faults for minutes, or for hours: make soak [HOURS=n]
 #   make figures    everything the README says of performance, measured anew
 #   make parity     against the published PyTorch implementation (installs it, several GB)
 #   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
@@ -30,10 +31,10 @@ PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip pytho
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so
 
-.PHONY: help setup packages build plugin demo test lint parity bench figures eval clean
+.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval clean
 
 help:
-	@sed -n '3,11s/^# \{0,3\}//p' Makefile
+	@sed -n '3,12s/^# \{0,3\}//p' Makefile
 
 ## Set-up
 
@@ -130,6 +131,14 @@ lint: setup
 test: lint
 	cargo build --locked -q -p gst-plugin-sightline
 	cargo test --workspace --locked -q
+
+# Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
+MINUTES ?= $(if $(HOURS),$(shell python3 -c 'print(60 * $(HOURS))'),6)
+SOAK_OUT ?= $(OUT)/soak
+soak: build
+	cargo build --release --locked -q -p sightline-tests --bin rtsp-camera
+	cargo build --release --locked -q -p sightline-grounding --example scripted-server
+	python3 tests/soak/soak.py --bin target/release --minutes $(MINUTES) --out $(SOAK_OUT)
 
 ## Models
 

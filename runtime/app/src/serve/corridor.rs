@@ -38,7 +38,10 @@ pub(crate) fn build(
     track.set_property("prompts", &feed.prompts);
     track.set_property("queries", &queries);
     talk::configure(&track, settings, LateArg::CatchUp, !queries.is_empty())?;
-    track.set_property("engines", settings.serve.engines.as_deref().unwrap_or_default());
+    // Engines are shared by feeds of one model: a group has one.
+    let model = feed.model.as_deref().unwrap_or(&settings.model.name);
+    let group = settings.serve.engines.as_ref().map(|group| format!("{group}/{model}"));
+    track.set_property("engines", group.unwrap_or_default());
     if let Some(max_fps) = feed.max_fps {
         track.set_property("max-fps", max_fps);
     }

@@ -137,7 +137,7 @@ impl Running {
                 telemetry.upkeep();
                 process.update();
             }
-            if self.status_every.is_some_and(|every| shown.elapsed() >= every) {
+            if signals.shown() || self.status_every.is_some_and(|every| shown.elapsed() >= every) {
                 shown = Instant::now();
                 // Nobody to tell when stderr is gone.
                 let _ = std::io::stderr().lock().write_all(self.table().as_bytes());
@@ -177,8 +177,11 @@ impl Running {
     }
 }
 
-/// SIGINT and SIGTERM stop; SIGHUP is told to be of no effect.
-struct Signals(Arc<AtomicBool>);
+/// SIGINT and SIGTERM stop, SIGUSR1 shows the table; SIGHUP is told to be of no effect.
+struct Signals {
+    asked: Arc<AtomicBool>,
+    show: Arc<AtomicBool>,
+}
 
 impl Signals {
     fn install() -> Self {
@@ -195,10 +198,21 @@ impl Signals {
             tracing::info!("SIGHUP: settings are read at the start only; restart to read them again");
             glib::ControlFlow::Continue
         });
-        Self(asked)
+        let show = Arc::new(AtomicBool::new(false));
+        let wanted = Arc::clone(&show);
+        glib_unix::unix_signal_add(10, move || {
+            wanted.store(true, Ordering::Release);
+            glib::ControlFlow::Continue
+        });
+        Self { asked, show }
+    }
+
+    /// Whether the table was asked for, once each time.
+    fn shown(&self) -> bool {
+        self.show.swap(false, Ordering::AcqRel)
     }
 
     fn asked(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.asked.load(Ordering::Acquire)
     }
 }

@@ -15,7 +15,7 @@ const LONG_SIDE_PX: usize = 320;
 /// A side below this has too few levels to be followed on.
 const MIN_SIDE_PX: u32 = 64;
 /// Points followed an object.
-const POINTS: usize = 100;
+const POINTS: usize = 64;
 /// Distance of the points that the camera is followed by, in pixels of the grey copy.
 const CAMERA_STEP_PX: usize = 40;
 /// An object seen at fewer points than this, or a smaller share of those tried, is not seen.
