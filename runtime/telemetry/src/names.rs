@@ -85,7 +85,7 @@ metrics! {
     CameraDoorDrops "sightline_camera_door_drops_total" Counter, Count, ["feed"], "Frames dropped before the corridor, which had no room";
     CameraConnects "sightline_camera_connects_total" Counter, Count, ["feed"], "Times the source came, the first one included";
     CameraRetries "sightline_camera_retries_total" Counter, Count, ["feed"], "Tries to connect again";
-    CameraLosses "sightline_camera_losses_total" Counter, Count, ["feed", "cause"], "Times the source went: eos, error, silence, never-came";
+    CameraLosses "sightline_camera_losses_total" Counter, Count, ["feed", "cause"], "Times the source went: eos, error, silence; never-came counts tries that brought no frame";
     CameraLeftBehind "sightline_camera_left_behind_total" Counter, Count, ["feed"], "Connections that would not let go when they were closed";
     CameraMended "sightline_camera_mended_total" Counter, Count, ["feed", "what"], "Frames whose stamps or content were put right: jump, missing, negative, duplicate, drift, corrupt";
     Frames "sightline_frames_total" Counter, Count, ["feed", "outcome", "reason"], "Frames by their one outcome; reason says why one was skipped";

@@ -7,6 +7,9 @@ use sightline_core::SkipReason;
 /// Frames that may come early: a camera's clock is not even.
 const BURST: f64 = 2.0;
 
+/// Engines rest as long as they have worked, but no longer: masks are carried on meanwhile, and not for ever.
+const LONGEST_REST: Duration = Duration::from_millis(250);
+
 /// A feed's budget, and its rests while the machine is too slow.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
@@ -48,7 +51,7 @@ impl Admission {
 
     /// The engines have looked at a frame for so long.
     pub(crate) fn worked(&mut self, now: Instant, time: Duration) {
-        self.rest_until = Some(now + time);
+        self.rest_until = Some(now + time.min(LONGEST_REST));
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! Two frames are in flight, one in the tracker and one here; a third waits in the mailbox for one of them to end. What
 //! is encoded early only waits, and grows old, until the tracker is through: so the newest frame is taken as late as
-//! still keeps the tracker busy.
+//! still keeps the tracker busy. Between the two threads are rings without a lock, as long as there are frames in flight:
+//! encoded frames one way, their buffers back.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use ringbuf::{
+    HeapCons, HeapProd, HeapRb,
+    traits::{Consumer, Observer, Producer, Split},
+};
 use sightline_core::FrameStamp;
 use sightline_tracker::{Encoded, Encoder};
 
@@ -19,6 +23,8 @@ use super::{
     priority,
 };
 
+/// Frames in flight.
+pub(crate) const FLIGHTS: usize = 2;
 /// Encoding is begun earlier than it must by this part of its time: times vary.
 const MARGIN: f64 = 0.15;
 /// Weight of the newest time in what is expected.
@@ -27,64 +33,63 @@ const NEWEST: f64 = 0.2;
 /// A frame that was encoded; or why it was not, and whether the next one may be.
 pub(crate) type Ready = Result<Encoded, (String, bool)>;
 
+type Frame = (FrameStamp, Job, Ready);
+
+/// What the two stages take.
 #[derive(Debug, Default)]
-struct Inner {
-    /// Two at most, as no more are in flight: the second only until the worker has come to take the first.
-    ready: VecDeque<(FrameStamp, Job, Ready)>,
-    spare: Vec<Encoded>,
+struct Pace {
     encoding: Option<Duration>,
     tracking: Option<Duration>,
     tracking_since: Option<Instant>,
-}
-
-/// What the encoder and the worker share besides the hub.
-#[derive(Debug, Default)]
-pub(crate) struct Belt {
-    inner: Mutex<Inner>,
 }
 
 fn expect(time: &mut Option<Duration>, newest: Duration) {
     *time = Some(time.map_or(newest, |time| time.mul_f64(1.0 - NEWEST) + newest.mul_f64(NEWEST)));
 }
 
-impl Belt {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Pace {
     /// When encoding is to begin, so as to be ready as the tracker is; `None` for now.
-    pub(crate) fn begin_at(&self) -> Option<Instant> {
-        let inner = self.lock();
-        let (encoding, tracking) = inner.encoding.zip(inner.tracking)?;
-        Some(inner.tracking_since? + tracking.saturating_sub(encoding.mul_f64(1.0 + MARGIN)))
+    fn begin_at(&self) -> Option<Instant> {
+        let (encoding, tracking) = self.encoding.zip(self.tracking)?;
+        Some(self.tracking_since? + tracking.saturating_sub(encoding.mul_f64(1.0 + MARGIN)))
     }
 
-    fn put(&self, stamp: FrameStamp, job: Job, ready: Ready, took: Duration) {
-        let mut inner = self.lock();
-        expect(&mut inner.encoding, took);
-        inner.ready.push_back((stamp, job, ready));
+    fn tracked(&mut self) {
+        if let Some(since) = self.tracking_since.take() {
+            expect(&mut self.tracking, since.elapsed());
+        }
     }
+}
 
+/// The tracker's end.
+pub(crate) struct Belt {
+    ready: HeapCons<Frame>,
+    spare: HeapProd<Encoded>,
+    pace: Arc<Mutex<Pace>>,
+}
+
+fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Belt {
     /// Whether a frame waits for the tracker.
     pub(crate) fn has_work(&self) -> bool {
-        !self.lock().ready.is_empty()
+        !self.ready.is_empty()
     }
 
     /// The next frame for the tracker, which begins with it.
-    pub(crate) fn take(&self) -> Option<(FrameStamp, Job, Ready)> {
-        let mut inner = self.lock();
-        let taken = inner.ready.pop_front()?;
-        inner.tracking_since = Some(Instant::now());
+    pub(crate) fn take(&mut self) -> Option<Frame> {
+        let taken = self.ready.try_pop()?;
+        lock(&self.pace).tracking_since = Some(Instant::now());
         Some(taken)
     }
 
     /// The tracker is through with a frame.
-    pub(crate) fn give_back(&self, encoded: Option<Encoded>) {
-        let mut inner = self.lock();
-        if let Some(since) = inner.tracking_since.take() {
-            expect(&mut inner.tracking, since.elapsed());
-        }
-        inner.spare.extend(encoded);
+    pub(crate) fn give_back(&mut self, encoded: Option<Encoded>) {
+        lock(&self.pace).tracked();
+        // There are never more of them than fit.
+        let _ = encoded.map(|encoded| self.spare.try_push(encoded));
     }
 }
 
@@ -92,30 +97,42 @@ impl Belt {
 ///
 /// # Errors
 /// When the system has no thread to give.
-pub(crate) fn spawn(hub: Arc<Hub>, belt: Arc<Belt>, mut encoder: Encoder) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("sightline-encode".into()).spawn(move || {
+pub(crate) fn spawn(hub: Arc<Hub>, encoder: Encoder) -> std::io::Result<(Belt, JoinHandle<()>)> {
+    let (ready, to_track) = HeapRb::new(FLIGHTS).split();
+    let (mut spare, mut spares) = HeapRb::new(FLIGHTS).split();
+    for _ in 0..FLIGHTS {
+        let _ = spare.try_push(encoder.slot());
+    }
+    let pace = Arc::<Mutex<Pace>>::default();
+    let belt = Belt { ready: to_track, spare, pace: Arc::clone(&pace) };
+    let thread = std::thread::Builder::new().name("sightline-encode".into());
+    let join = thread.spawn(move || {
         priority::give_way();
-        while let Some((stamp, job)) = hub.next_to_encode(|| belt.begin_at()) {
+        let (mut encoder, mut ready) = (encoder, ready);
+        let mut kept: Option<Encoded> = None;
+        while let Some((stamp, job)) = hub.next_to_encode(|| lock(&pace).begin_at()) {
             let begun = Instant::now();
-            let spare = belt.lock().spare.pop();
-            let mut encoded = spare.unwrap_or_else(|| encoder.slot());
+            let mut encoded = kept.take().or_else(|| spares.try_pop()).unwrap_or_else(|| encoder.slot());
             let done = match job.copy.picture() {
                 Ok(picture) => encoder
                     .run(&picture, &mut encoded)
                     .map_err(|error| (error.to_string(), error.is_transient())),
                 Err(error) => Err((error.to_string(), true)),
             };
-            let ready = match done {
+            let frame = match done {
                 Ok(()) => Ok(encoded),
                 Err(reason) => {
-                    belt.lock().spare.push(encoded);
+                    kept = Some(encoded);
                     Err(reason)
                 }
             };
-            belt.put(stamp, job, ready, begun.elapsed());
+            expect(&mut lock(&pace).encoding, begun.elapsed());
+            // As many fit as may be in flight.
+            let _ = ready.try_push((stamp, job, frame));
             hub.wake();
         }
-    })
+    })?;
+    Ok((belt, join))
 }
 
 #[cfg(test)]
@@ -124,20 +141,14 @@ mod tests {
 
     #[test]
     fn encoding_begins_as_late_as_it_may() {
-        let belt = Belt::default();
-        assert_eq!(belt.begin_at(), None, "nothing is known yet");
-        let now = Instant::now();
-        let ms = Duration::from_millis;
-        let set = |encoding, tracking| {
-            let mut inner = belt.lock();
-            (inner.encoding, inner.tracking) = (Some(ms(encoding)), Some(ms(tracking)));
-            inner.tracking_since = Some(now);
-        };
-        set(100, 215);
-        assert_eq!(belt.begin_at(), Some(now + ms(100)));
-        set(200, 100);
-        assert_eq!(belt.begin_at(), Some(now), "the encoder is what takes time");
-        belt.give_back(None);
-        assert_eq!(belt.begin_at(), None, "the tracker waits");
+        let mut pace = Pace::default();
+        assert_eq!(pace.begin_at(), None, "nothing is known yet");
+        let (now, ms) = (Instant::now(), Duration::from_millis);
+        pace = Pace { encoding: Some(ms(100)), tracking: Some(ms(215)), tracking_since: Some(now) };
+        assert_eq!(pace.begin_at(), Some(now + ms(100)));
+        pace.encoding = Some(ms(200));
+        assert_eq!(pace.begin_at(), Some(now + ms(215) - ms(215)), "the encoder is what takes time");
+        pace.tracked();
+        assert_eq!(pace.begin_at(), None, "the tracker waits");
     }
 }

@@ -10,11 +10,11 @@ use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, S
 
 use sightline_vision::{Coaster, Ride};
 
-use super::{hub::Hub, priority};
+use super::hub::Hub;
 use crate::{meta::Published, pixels::FrameCopy};
 
-/// Frames a mask can be carried over: two seconds at 30 a second. A third of a MiB each, once coasting has begun.
-const FRAMES: usize = 64;
+/// Frames a mask can be carried over: three seconds at 30 a second. A third of a MiB each, once coasting has begun.
+const FRAMES: usize = 96;
 /// One that is worked on, one that waits, one that is being filled.
 const SLOTS: usize = 3;
 
@@ -85,7 +85,7 @@ impl Inner {
 /// When the system has no thread to give.
 pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-coast".into()).spawn(move || {
-        priority::give_way();
+        // No giving way: it is what keeps masks young while the engines have all there is.
         let (mut coaster, mut rides) = (Coaster::new(FRAMES), Vec::new());
         while let Some((stamp, copy)) = desk.next() {
             carry_on(&hub, &mut coaster, &mut rides, stamp, &copy);

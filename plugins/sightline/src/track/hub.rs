@@ -12,6 +12,7 @@ use sightline_core::{Degrade, FrameStamp, ObjectId, Outcome, SkipReason};
 
 use super::{
     admission::Admission,
+    ahead::FLIGHTS,
     draft::Request,
     ladder::{Ages, Given, Ladder, Step},
     mailbox::Mailbox,
@@ -159,7 +160,7 @@ pub(crate) struct Hub {
 
 impl Inner {
     fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
-        let flights = if ahead { 2 } else { 1 };
+        let flights = if ahead { FLIGHTS } else { 1 };
         let slots = flights + 2;
         Self {
             ahead,
@@ -574,6 +575,10 @@ impl Hub {
     pub(crate) fn set_idle(&self, idle: bool) {
         let mut inner = self.lock();
         inner.idle = idle && inner.commands.is_empty();
+        if inner.idle {
+            // What was looked at before is not what is late when there is something to track again.
+            inner.looked = None;
+        }
     }
 
     pub(crate) fn count_prompt(&self, applied: bool) {

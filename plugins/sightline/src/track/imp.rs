@@ -14,9 +14,7 @@ use gst::{glib, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
 
 use super::{
-    CAT,
-    ahead::{self, Belt},
-    coast, events,
+    CAT, ahead, coast, events,
     hub::{COMMANDS, Camera, Command, Hub, Job, Offered},
     ladder::Step,
     notice::{self, Notice, Notify},
@@ -325,10 +323,9 @@ impl BaseTransformImpl for SightlineTrack {
             let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
             state.coast = Some((desk, join));
         }
-        let belt = encoder.is_some().then(Arc::<Belt>::default);
-        if let Some((encoder, belt)) = encoder.zip(belt.clone()) {
-            state.ahead = Some(ahead::spawn(Arc::clone(&hub), belt, encoder).map_err(no_thread)?);
-        }
+        let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder)).transpose();
+        let (belt, ahead) = ahead.map_err(no_thread)?.unzip();
+        state.ahead = ahead;
         let join =
             worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn).map_err(no_thread)?;
         (state.hub, state.join) = (Some(hub), Some(join));

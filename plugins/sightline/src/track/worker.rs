@@ -81,7 +81,7 @@ struct Worker {
     notify: Notify,
     options: Options,
     /// Where frames come from that were encoded ahead.
-    belt: Option<Arc<Belt>>,
+    belt: Option<Belt>,
     /// Our hand on engines that are shared.
     turn: Option<Turn>,
     /// Prompts that wait for their frame, or for the first one; at most [`COMMANDS`].
@@ -106,7 +106,7 @@ pub(crate) fn spawn(
     talk: Talk,
     notify: Notify,
     options: Options,
-    belt: Option<Arc<Belt>>,
+    belt: Option<Belt>,
     turn: Option<Turn>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-track".into()).spawn(move || {
@@ -168,11 +168,9 @@ impl Worker {
         }
         if let Some((stamp, job)) = frame {
             self.look_at(stamp, job, None);
-        } else if let Some(belt) = self.belt.clone()
-            && let Some((stamp, job, ready)) = belt.take()
-        {
-            let encoded = self.look_at(stamp, job, Some(ready));
-            belt.give_back(encoded);
+        } else if let Some((stamp, job, ready)) = self.belt.as_mut().and_then(Belt::take) {
+            let mut encoded = self.look_at(stamp, job, Some(ready));
+            self.belt.iter_mut().for_each(|belt| belt.give_back(encoded.take()));
         }
         // Time to spare goes to late prompts; where there is none they get their share.
         if self.is_behind() && (idle || self.owes()) {

@@ -19,7 +19,7 @@ use sightline_telemetry::{FeedMetrics, Masks};
 
 use super::lines::Lines;
 use crate::{
-    feed::{SourceCounts, SourceEvent},
+    feed::{LossCause, SourceCounts, SourceEvent},
     observe::without_secrets,
     run::{News, jsonl::JsonlWriter},
 };
@@ -203,7 +203,8 @@ impl Measure {
         for (at, (cause, times)) in now.losses.iter().enumerate() {
             let times = times.saturating_sub(before.map_or(0, |before| before.losses[at].1));
             self.metrics.lost(cause.as_str(), times);
-            losses += times;
+            // A try that brings nothing loses nothing.
+            losses += if *cause == LossCause::NeverCame { 0 } else { times };
         }
         for (at, (what, times)) in now.mended.iter().enumerate() {
             let times = times.saturating_sub(before.map_or(0, |before| before.mended[at].1));
