@@ -14,6 +14,9 @@ from dataclasses import dataclass
 IN_FLIGHT = 45
 # Growth that a machine's own noise may show: an allocator's arena, a stack that was touched for the first time.
 MEMORY_NOISE_MIB = 4.0
+# Below this time what is used for the first time outweighs a leak: then only so much may be added in all.
+MEMORY_JUDGED_H = 1 / 6
+MEMORY_SHORT_MIB = 64.0
 HANDLES_NOISE = 2
 STOP_S = 4.0
 BATCHES = 12
@@ -25,6 +28,8 @@ class Result:
     events: list
     last: dict
     alive: bool
+    # When the cameras were switched off, in seconds.
+    ended: float
     stopped: tuple
     world: object
 
@@ -82,25 +87,32 @@ def checks(result):
 
 
 def warm(result, rows):
-    """From the second round on; all of it when there was one only."""
+    """From the second round on, and not before a third of the time: rings and arenas are filled at their first use."""
     second = [event["t_s"] for event in result.events if event["round"] == 1]
-    return [row for row in rows if not second or row["t_s"] >= second[0]]
+    start = max(rows[-1]["t_s"] / 3 if rows else 0.0, second[0] if second else 0.0)
+    return [row for row in rows if row["t_s"] >= start]
 
 
 def resources(result, rows):
     kept = warm(result, rows)
+    if len(kept) < 4:
+        yield False, f"memory, threads, file descriptors: {len(kept)} samples after warming up are too few"
+        return
     hours = [row["t_s"] / 3600 for row in kept]
     found, error = slope(hours, [row["rss_kib"] / 1024 for row in kept])
-    grown = found * (hours[-1] - hours[0]) if kept else math.inf
-    text = f"memory: {found:+.1f} MiB an hour, standard error {error:.1f}, {grown:+.1f} MiB over {60 * (hours[-1] - hours[0]):.0f} min" if kept else "memory: no samples"
-    yield found <= 2 * error or grown <= MEMORY_NOISE_MIB, text
-    quiet = [row for row in kept if row["quiet"]]
+    over = hours[-1] - hours[0]
+    grown, text = found * over, f"memory: {found:+.1f} MiB an hour, standard error {error:.1f}, {found * over:+.1f} MiB over {60 * over:.0f} min"
+    if over < MEMORY_JUDGED_H:
+        yield grown <= MEMORY_SHORT_MIB, f"{text} (at most {MEMORY_SHORT_MIB:.0f}; a slope is told in {60 * MEMORY_JUDGED_H:.0f} min)"
+    else:
+        yield found <= 2 * error or grown <= MEMORY_NOISE_MIB, text
+    quiet = [row for row in rows if row["quiet"] and row["t_s"] <= result.ended]
     for name, word in (("threads", "threads"), ("fds", "file descriptors")):
         if not quiet:
             yield True, f"{word}: no round was finished, so there is nothing to compare"
             continue
-        first, last = quiet[0][name], quiet[-1][name]
-        yield last <= first + HANDLES_NOISE, f"{word}: {first} after the first round, {last} after the last, {max(row[name] for row in kept)} at most"
+        first, last, most = quiet[0][name], quiet[-1][name], max(row[name] for row in kept)
+        yield last <= first + HANDLES_NOISE, f"{word}: {first} after the first round, {last} after the last, {most} at most"
 
 
 def recoveries(events):

@@ -204,11 +204,11 @@ def soak(args, folder, stack):
         sampler.quiet = world.serve.alive()
         time.sleep(3 * SAMPLE_S)
         number += 1
-    alive, sampler.quiet = world.serve.alive(), True
+    alive, ended, sampler.quiet = world.serve.alive(), time.monotonic() - sampler.begun, True
     last = quiesce(world, sampler) if alive else next((row for row in reversed(sampler.rows) if row["scraped"]), sampler.rows[0])
     sampler.over = True
     stopped = world.serve.stop()
-    return report.Result(sampler.rows, events, last, alive, stopped, world)
+    return report.Result(sampler.rows, events, last, alive, ended, stopped, world)
 
 
 def main():

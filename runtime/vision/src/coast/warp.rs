@@ -1,5 +1,7 @@
 //! A mask moved, scaled and bent, on its run lengths or the bytes of its box.
 
+use std::ops::Range;
+
 use sightline_core::Rle;
 
 use super::fit::Move;
@@ -81,33 +83,48 @@ pub(super) fn bent(mask: &Rle, by: &Move, bends: &[Bend]) -> Rle {
     let Some(bounds) = mask.bounds() else { return mask.clone() };
     let (width, height) = (mask.width_px(), mask.height_px());
     let source = Source::of(mask, bounds.to_pixels(width, height));
-    let furthest = bends.iter().map(|(_, off)| off[0].abs().max(off[1].abs())).fold(0.0, f32::max) + 1.0;
-    let low = |axis: usize| by.scale * source.origin[axis] as f32 + by.to[axis] - furthest;
-    let high = |axis: usize| low(axis) + by.scale * source.size[axis] as f32 + 2.0 * furthest;
-    let sides = [width, height].map(|side| side as f32);
-    let from = [0, 1].map(|axis| low(axis).clamp(0.0, sides[axis]).floor() as u32);
-    let to = [0, 1].map(|axis| high(axis).clamp(0.0, sides[axis]).ceil() as u32);
-    if from[0] >= to[0] || from[1] >= to[1] {
+    // The box after the move, with room on all sides for a bend, within the picture.
+    let around = |room: f32| {
+        [0, 1].map(|axis| {
+            let low = by.scale * source.origin[axis] as f32 + by.to[axis] - room;
+            let high = low + by.scale * source.size[axis] as f32 + 2.0 * room;
+            let side = [width, height][axis];
+            let [low, high] = [low.floor(), high.ceil()].map(|v| v.clamp(0.0, side as f32) as u32);
+            low..high
+        })
+    };
+    let furthest = |offs: &mut dyn Iterator<Item = [f32; 2]>| {
+        offs.fold(0.0, |most: f32, off| most.max(off[0].abs()).max(off[1].abs())) + 1.0
+    };
+    let wide = around(furthest(&mut bends.iter().map(|(_, off)| *off)));
+    if wide.iter().any(Range::is_empty) {
         return Rle::empty(width, height);
     }
-    let field = Field::new(mask, by, bends, from, to);
+    let field = Field::new(mask, by, bends, &wide);
+    // The field is smoother than its points, so there is less to look at.
+    let [columns, rows] = around(furthest(&mut field.values.iter().copied()));
     let mut out = Runs::like(mask);
-    let mut column = vec![[0.0_f32; 2]; field.nodes[1]];
-    for x in from[0]..to[0] {
-        field.column(x, &mut column);
+    let mut nodes = vec![[0.0_f32; 2]; field.nodes[1]];
+    for x in columns {
+        field.column(x, &mut nodes);
         let mut start = None;
-        for (node, pair) in column.windows(2).enumerate() {
-            let top = from[1] + (node as f32 * field.step).ceil() as u32;
-            let bottom = (from[1] + ((node + 1) as f32 * field.step).ceil() as u32).min(to[1]);
+        for (node, pair) in nodes.windows(2).enumerate() {
+            let line = |node: usize| wide[1].start + (node as f32 * field.step).ceil() as u32;
+            let (top, bottom) = (line(node).max(rows.start), line(node + 1).min(rows.end));
+            if top >= bottom {
+                continue;
+            }
+            // Where the first pixel comes from, and how much further on each next one does.
             let slope = [0, 1].map(|axis| (pair[1][axis] - pair[0][axis]) / field.step);
+            let along = (top - wide[1].start) as f32 - node as f32 * field.step;
+            let at = [x as f32 + 0.5, top as f32 + 0.5];
+            let mut from = [0, 1].map(|axis| {
+                let off = pair[0][axis] + slope[axis] * along;
+                fixed((at[axis] - by.to[axis] - off) / by.scale - source.origin[axis] as f32)
+            });
+            let step = [fixed(-slope[0] / by.scale), fixed((1.0 - slope[1]) / by.scale)];
             for y in top..bottom {
-                let along = (y - from[1]) as f32 - node as f32 * field.step;
-                let off = [0, 1].map(|axis| pair[0][axis] + slope[axis] * along);
-                let set = source.at([
-                    (x as f32 + 0.5 - by.to[0] - off[0]) / by.scale,
-                    (y as f32 + 0.5 - by.to[1] - off[1]) / by.scale,
-                ]);
-                match (set, start) {
+                match (source.at(from), start) {
                     (true, None) => start = Some(y),
                     (false, Some(first)) => {
                         out.push(x, first, y);
@@ -115,14 +132,22 @@ pub(super) fn bent(mask: &Rle, by: &Move, bends: &[Bend]) -> Rle {
                     }
                     _ => {}
                 }
+                from = [from[0] + step[0], from[1] + step[1]];
             }
         }
         if let Some(first) = start {
-            out.push(x, first, to[1]);
+            out.push(x, first, rows.end);
         }
     }
     out.finish()
 }
+
+/// With 14 binary places: room for pictures of 128 K pixels a side.
+fn fixed(value: f32) -> i32 {
+    (value * (1 << FRACTION_BITS) as f32) as i32
+}
+
+const FRACTION_BITS: u32 = 14;
 
 /// The bytes of a mask's box, column by column.
 struct Source {
@@ -143,10 +168,10 @@ impl Source {
         Self { origin, size, data }
     }
 
-    fn at(&self, [x, y]: [f32; 2]) -> bool {
-        // Below the origin becomes a number far beyond the size.
-        let column = (x.floor() as isize - self.origin[0] as isize) as usize;
-        let row = (y.floor() as isize - self.origin[1] as isize) as usize;
+    /// At a place in [`fixed`] pixels of the box; nothing is set outside.
+    fn at(&self, from: [i32; 2]) -> bool {
+        // What is negative becomes a number far beyond the size.
+        let [column, row] = from.map(|v| (v >> FRACTION_BITS) as usize);
         column < self.size[0] && row < self.size[1] && self.data[column * self.size[1] + row] != 0
     }
 }
@@ -162,8 +187,9 @@ struct Field {
 }
 
 impl Field {
-    fn new(mask: &Rle, by: &Move, bends: &[Bend], from: [u32; 2], to: [u32; 2]) -> Self {
-        let sides = [0, 1].map(|axis| (to[axis] - from[axis]) as f32);
+    fn new(mask: &Rle, by: &Move, bends: &[Bend], over: &[Range<u32>; 2]) -> Self {
+        let from = [over[0].start, over[1].start];
+        let sides = [0, 1].map(|axis| (over[axis].end - over[axis].start) as f32);
         let step = (sides[0].max(sides[1]) / NODES).max(4.0);
         let nodes = sides.map(|side| (side / step).ceil() as usize + 1);
         let reach = REACH * by.scale * (mask.area_px() as f32).sqrt();
