@@ -57,6 +57,7 @@ def settings(folder, world):
         "asks": {"input": "test", "prompts": "point=320,180", "queries": "describe;every=2"},
     }
     text = '[model]\nname = "fake"\nthreads = 1\n'
+    text += "[catchup]\nmemory = \"16MiB\"\n"
     text += f'[llm]\nurl = "http://127.0.0.1:{world.answers.port}/v1"\nmodel = "scripted"\nretries = 0\n'
     text += "connect_timeout_s = 1.0\nfirst_token_timeout_s = 2.0\ntotal_timeout_s = 4.0\n"
     text += f'[serve]\nlisten = "{world.listen}"\nstatus_every_s = 0\nsilence_s = 1.0\nretry_cap_s = 1.0\n'

@@ -117,7 +117,7 @@ enum CameraLine<'a> {
 enum LiveLine<'a> {
     Degrade { degrade: &'a str, from: &'a str, age_ms: f64 },
     Tracks { tracks: &'a str, ids: Vec<u32>, gap_ms: f64 },
-    Reacquired { reacquired: u32, frame: u64, pts: Option<f64>, gap_ms: f64 },
+    Reacquired { reacquired: u32, at_frame: u64, pts: Option<f64>, gap_ms: f64 },
 }
 
 /// As pycocotools takes it.
@@ -199,7 +199,7 @@ impl<W: Write> JsonlWriter<W> {
             },
             LiveRecord::Reacquired { id, frame, gap } => LiveLine::Reacquired {
                 reacquired: id.0,
-                frame: frame.index,
+                at_frame: frame.index,
                 pts: frame.pts.map(seconds),
                 gap_ms: ms(*gap),
             },
