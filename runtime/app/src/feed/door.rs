@@ -152,6 +152,7 @@ impl Door {
             state.counts.door_drops += 1;
             return Ok(gst::FlowSuccess::Ok);
         }
+        // What follows only queues in `appsrc`: the lock keeps frames and events in order, and nothing waits under it.
         if state.caps.as_ref().is_none_or(|(came, _)| *came != caps) {
             let passed = without_rate(&caps);
             self.into.set_caps(Some(&passed));
