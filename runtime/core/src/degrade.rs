@@ -10,13 +10,13 @@ pub enum Degrade {
     /// Nothing.
     #[default]
     Full,
-    /// Tracked frames are not written to memory.
+    /// Most tracked frames are not written to memory.
     SkipMemory,
     /// Between the frames that are looked at, masks are carried on by optical flow.
     Coast,
     /// A smaller model looks.
     Smaller,
-    /// Frames are looked at half of the time at most.
+    /// The engines rest as long as they have worked on a frame, a quarter of a second at most.
     Fewer,
     /// Questions are refused and what is late waits.
     DropQueries,

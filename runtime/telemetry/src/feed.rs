@@ -95,7 +95,7 @@ impl FeedMetrics {
         self.restarts.increment(1);
     }
 
-    /// So many more frames came from the source, so many of them found no room.
+    /// So many more frames went into the corridor, and so many found no room there.
     pub fn camera_frames(&self, frames: u64, door_drops: u64) {
         self.camera_frames.increment(frames);
         self.door_drops.increment(door_drops);
@@ -148,6 +148,18 @@ impl FeedMetrics {
     pub fn objects(&self, states: impl Iterator<Item = TrackState> + Clone) {
         for (gauge, state) in self.objects.iter().zip(STATES) {
             gauge.set(states.clone().filter(|of| *of == state).count() as f64);
+        }
+    }
+
+    /// So many objects that were seen, or carried over, are in this state until frames come again; the lost stay lost.
+    pub fn objects_now(&self, state: TrackState, count: usize) {
+        for (gauge, of) in self.objects.iter().zip(STATES).filter(|(_, of)| *of != TrackState::Lost) {
+            gauge.set(if of == state { count as f64 } else { 0.0 });
+        }
+        if state == TrackState::Lost
+            && let Some((lost, _)) = self.objects.iter().zip(STATES).find(|(_, of)| *of == TrackState::Lost)
+        {
+            lost.increment(count as f64);
         }
     }
 

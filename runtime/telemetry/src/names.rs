@@ -80,8 +80,8 @@ use MetricKind::{Counter, Gauge, Histogram};
 metrics! {
     FeedUp "sightline_feed_up" Gauge, Truth, ["feed"], "1 while the model is loaded and frames come";
     FeedRestarts "sightline_feed_restarts_total" Counter, Count, ["feed"], "Times a feed's pipeline was built anew after a failure";
-    CameraFrames "sightline_camera_frames_total" Counter, Count, ["feed"], "Frames the source delivered";
-    CameraRate "sightline_camera_frames_per_second" Gauge, PerSecond, ["feed"], "Frames the source delivered, over the last seconds";
+    CameraFrames "sightline_camera_frames_total" Counter, Count, ["feed"], "Frames that went from the source into the corridor";
+    CameraRate "sightline_camera_frames_per_second" Gauge, PerSecond, ["feed"], "Frames that went from the source into the corridor, over the last seconds";
     CameraDoorDrops "sightline_camera_door_drops_total" Counter, Count, ["feed"], "Frames dropped before the corridor, which had no room";
     CameraConnects "sightline_camera_connects_total" Counter, Count, ["feed"], "Times the source came, the first one included";
     CameraRetries "sightline_camera_retries_total" Counter, Count, ["feed"], "Tries to connect again";

@@ -42,6 +42,11 @@ impl Admission {
         None
     }
 
+    /// Time between two frames of the budget; none where any number may enter.
+    pub(crate) fn interval(&self) -> Duration {
+        self.max_fps.map_or(Duration::ZERO, |fps| Duration::from_secs_f64(1.0 / fps.max(1e-3)))
+    }
+
     /// A frame has entered.
     pub(crate) fn entered(&mut self) {
         if self.max_fps.is_some() {

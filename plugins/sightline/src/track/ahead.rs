@@ -6,6 +6,7 @@
 //! encoded frames one way, their buffers back.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use ringbuf::{
     traits::{Consumer, Observer, Producer, Split},
 };
 use sightline_core::FrameStamp;
+use sightline_engine_registry::Turn;
 use sightline_tracker::{Encoded, Encoder};
 
 use super::{
@@ -93,11 +95,17 @@ impl Belt {
     }
 }
 
-/// Starts the thread; it ends when the hub is closed.
+/// Starts the thread; it ends when the hub is closed. `turn` speaks for the image encoder where engines are shared, which
+/// is wanted to be through `due` after a frame's arrival.
 ///
 /// # Errors
 /// When the system has no thread to give.
-pub(crate) fn spawn(hub: Arc<Hub>, encoder: Encoder) -> std::io::Result<(Belt, JoinHandle<()>)> {
+pub(crate) fn spawn(
+    hub: Arc<Hub>,
+    encoder: Encoder,
+    turn: Option<Turn>,
+    due: Duration,
+) -> std::io::Result<(Belt, JoinHandle<()>)> {
     let (ready, to_track) = HeapRb::new(FLIGHTS).split();
     let (mut spare, mut spares) = HeapRb::new(FLIGHTS).split();
     for _ in 0..FLIGHTS {
@@ -113,12 +121,18 @@ pub(crate) fn spawn(hub: Arc<Hub>, encoder: Encoder) -> std::io::Result<(Belt, J
         while let Some((stamp, job)) = hub.next_to_encode(|| lock(&pace).begin_at()) {
             let begun = Instant::now();
             let mut encoded = kept.take().or_else(|| spares.try_pop()).unwrap_or_else(|| encoder.slot());
-            let done = match job.copy.picture() {
+            if let Some(turn) = &turn {
+                turn.due(job.arrival + due);
+            }
+            let run = || match job.copy.picture() {
                 Ok(picture) => encoder
                     .run(&picture, &mut encoded)
                     .map_err(|error| (error.to_string(), error.is_transient())),
                 Err(error) => Err((error.to_string(), true)),
             };
+            // Our bug; it costs this frame, and is told as its error.
+            let done = catch_unwind(AssertUnwindSafe(run))
+                .unwrap_or_else(|_| Err(("the image encoder panicked, please report it".into(), false)));
             let frame = match done {
                 Ok(()) => Ok(encoded),
                 Err(reason) => {

@@ -134,7 +134,8 @@ fn carry_on(
         object
     };
     let objects: Vec<ObjectResult> = from.objects.iter().map(&mut carry).collect();
-    if !followed {
+    // What is lost is news, without anything to follow.
+    if !followed && from.objects.iter().any(|object| object.state == TrackState::Tracking) {
         return;
     }
     let outcome =

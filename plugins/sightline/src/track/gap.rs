@@ -20,21 +20,25 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
-    /// The camera went silent after this frame.
-    pub(crate) fn new(now: Instant, newest: Option<&FrameResult>) -> Self {
+    /// The camera went silent after this frame, before all was seen again that an earlier gap had taken.
+    pub(crate) fn new(now: Instant, newest: Option<&FrameResult>, earlier: Option<&Self>) -> Self {
         let objects = newest.map(|newest| newest.objects.as_slice()).unwrap_or_default();
         let seen = objects.iter().filter(|object| object.state == TrackState::Tracking);
-        Self { since: now, lost: false, back: None, missing: seen.map(|object| object.id).collect() }
+        let mut missing: Vec<ObjectId> = seen.map(|object| object.id).collect();
+        missing.extend(earlier.iter().flat_map(|earlier| &earlier.missing));
+        missing.sort_unstable();
+        missing.dedup();
+        Self { since: now, lost: false, back: None, missing }
+    }
+
+    /// Whether no frames have come since.
+    pub(crate) fn lasts(&self) -> bool {
+        self.back.is_none()
     }
 
     /// Frames come again.
     pub(crate) fn ends(&mut self, now: Instant) {
         self.back.get_or_insert(now);
-    }
-
-    /// They have stopped once more, before everything was seen again.
-    pub(crate) fn goes_on(&mut self) {
-        self.back = None;
     }
 
     pub(crate) fn missing(&self) -> &[ObjectId] {
@@ -58,8 +62,11 @@ impl Gap {
         loses
     }
 
-    /// A frame after it was looked at: the objects seen again.
+    /// A frame was looked at: the objects seen again. One that was under way when the camera went is none of after it.
     pub(crate) fn reacquired(&mut self, result: &FrameResult) -> Vec<ObjectId> {
+        if self.lasts() {
+            return Vec::new();
+        }
         let seen = |id: &ObjectId| {
             result.objects.iter().any(|object| object.id == *id && object.state == TrackState::Tracking)
         };

@@ -350,9 +350,26 @@ impl Hub {
     pub(crate) fn carried(&self, published: Published) {
         let mut inner = self.lock();
         let index = published.result().frame.index;
-        if !inner.flushing && inner.newest.as_ref().is_none_or(|newest| newest.result().frame.index < index) {
+        // What was removed, or looked at before a flush, meanwhile.
+        let there = inner.looked.as_ref().is_some_and(|looked| {
+            let known = |id| looked.result().objects.iter().any(|object| object.id == id);
+            published.looked().index <= looked.looked().index
+                && published.result().objects.iter().all(|object| known(object.id))
+        });
+        let newer = inner.newest.as_ref().is_none_or(|newest| newest.result().frame.index < index);
+        if there && newer && !inner.flushing {
             inner.newest = Some(Arc::new(published));
         }
+    }
+
+    /// Whether a frame that is in flight was not cancelled.
+    pub(crate) fn flies(&self, index: u64) -> bool {
+        self.lock().mailbox.holds(index)
+    }
+
+    /// A frame more may fly.
+    pub(crate) fn wake_encoder(&self) {
+        self.to_encoder.notify_one();
     }
 
     /// What is given up at the moment.
@@ -369,8 +386,11 @@ impl Hub {
             None => {}
         }
         inner.cost.record(cost);
-        inner.ages = inner.ages(of)?;
-        let ages = inner.ages;
+        // What a budget keeps from being looked at is no sign of a slow machine either.
+        let Ages { shown, looked } = inner.ages(of)?;
+        let budget = inner.admission.interval();
+        let ages = Ages { shown: shown.saturating_sub(budget), looked: looked.saturating_sub(budget) };
+        inner.ages = ages;
         let step = inner.ladder.observe(Instant::now(), ages)?;
         if step.to > step.from {
             inner.counts.steps_down += 1;
@@ -383,6 +403,10 @@ impl Hub {
     /// The camera went silent, or is back.
     pub(crate) fn camera(&self, camera: Camera) {
         let mut inner = self.lock();
+        if camera == Camera::Back {
+            // A gap is no sign of a slow machine.
+            inner.looked = None;
+        }
         // A camera that flickers while the worker is busy: the last word counts.
         if inner.camera.len() >= 2 {
             inner.camera.remove(0);
@@ -523,7 +547,7 @@ impl Hub {
             inner.latency.record(result.latency);
             inner.admission.worked(Instant::now(), result.latency.saturating_sub(result.stages.queue));
             let shown = inner.newest.as_ref().map(|newest| newest.result().frame.index);
-            if shown.is_none_or(|shown| shown < result.frame.index) {
+            if shown.is_none_or(|shown| shown <= result.frame.index) {
                 inner.newest = Some(Arc::clone(&published));
             }
             inner.looked = Some(Arc::clone(&published));
@@ -550,23 +574,22 @@ impl Hub {
     pub(crate) fn reported(&self) {
         self.lock().reporting = false;
         self.to_stream.notify_all();
-        // A frame more may fly.
-        self.to_encoder.notify_one();
     }
 
-    /// Replaces the newest masks, if they still are those of frame `index`.
-    pub(crate) fn republish(&self, published: Published) {
+    /// Replaces the masks of the frame that was looked at last. With a `change` of what there is, those that were carried
+    /// on from an earlier look as well: they are carried anew with the next frame.
+    pub(crate) fn republish(&self, published: Published, change: bool) {
         let mut inner = self.lock();
         let published = Arc::new(published);
         let index = published.result().frame.index;
-        let same = |other: &Option<Arc<Published>>| {
-            other.as_ref().is_some_and(|other| other.looked().index == index)
+        let same = |other: &Option<Arc<Published>>, earlier: bool| {
+            let looked = other.as_ref().map(|other| other.looked().index);
+            looked.is_some_and(|looked| looked == index || (earlier && looked < index))
         };
-        // Masks that were carried on from it are carried anew with the next frame.
-        if same(&inner.newest) {
+        if same(&inner.newest, change) {
             inner.newest = Some(Arc::clone(&published));
         }
-        if same(&inner.looked) {
+        if same(&inner.looked, false) {
             inner.looked = Some(published);
         }
     }

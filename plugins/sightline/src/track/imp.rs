@@ -323,7 +323,14 @@ impl BaseTransformImpl for SightlineTrack {
             let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
             state.coast = Some((desk, join));
         }
-        let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder)).transpose();
+        // The two halves are on different frames: each has its own deadline.
+        let (turn, first) =
+            match turn.as_ref().filter(|_| encoder.is_some()).map(sightline_engine_registry::Turn::split) {
+                Some((first, others)) => (Some(others), Some(first)),
+                None => (turn, None),
+            };
+        let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
+        let ahead = ahead.transpose();
         let (belt, ahead) = ahead.map_err(no_thread)?.unzip();
         state.ahead = ahead;
         let join =

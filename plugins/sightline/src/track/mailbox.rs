@@ -12,14 +12,9 @@ use sightline_core::FrameStamp;
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     waiting: Option<(FrameStamp, T)>,
-    in_flight: VecDeque<FrameStamp>,
+    /// And whether it was cancelled: it keeps its place until whoever has it is through.
+    in_flight: VecDeque<(FrameStamp, bool)>,
     flights: usize,
-}
-
-impl<T> Default for Mailbox<T> {
-    fn default() -> Self {
-        Self::new(1)
-    }
 }
 
 impl<T> Mailbox<T> {
@@ -39,7 +34,7 @@ impl<T> Mailbox<T> {
             return None;
         }
         let (stamp, item) = self.waiting.take()?;
-        self.in_flight.push_back(stamp);
+        self.in_flight.push_back((stamp, false));
         Some((stamp, item))
     }
 
@@ -50,24 +45,30 @@ impl<T> Mailbox<T> {
 
     /// Ends the flight of frame `index`; `false` when it was cancelled meanwhile and its outcome told already.
     pub(crate) fn finish(&mut self, index: u64) -> bool {
-        let mine = self.in_flight.iter().position(|stamp| stamp.index == index);
-        mine.and_then(|at| self.in_flight.remove(at)).is_some()
+        let mine = self.in_flight.iter().position(|(stamp, _)| stamp.index == index);
+        mine.and_then(|at| self.in_flight.remove(at)).is_some_and(|(_, cancelled)| !cancelled)
     }
 
-    /// Empties the mailbox: the frames that were in flight, then the one that was waiting.
+    /// Cancels all that is in it: the frames that were in flight, then the one that was waiting.
     pub(crate) fn cancel(&mut self) -> (Vec<FrameStamp>, Option<(FrameStamp, T)>) {
-        (self.in_flight.drain(..).collect(), self.waiting.take())
+        let flying = self.in_flight.iter_mut().filter(|(_, cancelled)| !cancelled);
+        let told = flying.map(|(stamp, cancelled)| {
+            *cancelled = true;
+            *stamp
+        });
+        (told.collect(), self.waiting.take())
     }
 
     /// Whether frame `index` has no outcome yet.
     pub(crate) fn holds(&self, index: u64) -> bool {
-        self.in_flight.iter().any(|stamp| stamp.index == index)
+        self.in_flight.iter().any(|(stamp, cancelled)| stamp.index == index && !cancelled)
             || self.waiting.as_ref().is_some_and(|(stamp, _)| stamp.index == index)
     }
 
     /// Frames that have no outcome yet.
     pub(crate) fn len(&self) -> u64 {
-        self.in_flight.len() as u64 + u64::from(self.waiting.is_some())
+        let flying = self.in_flight.iter().filter(|(_, cancelled)| !cancelled).count();
+        flying as u64 + u64::from(self.waiting.is_some())
     }
 }
 
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_newest_waits_while_one_is_in_flight() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(1);
         assert!(mailbox.offer(stamp(0), "a").is_none());
         assert_eq!(mailbox.take().map(|(s, _)| s.index), Some(0));
         assert!(mailbox.offer(stamp(1), "b").is_none());
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_flight_is_not_finished_again() {
-        let mut mailbox = Mailbox::default();
+        let mut mailbox = Mailbox::new(1);
         mailbox.offer(stamp(7), ());
         mailbox.take();
         mailbox.offer(stamp(8), ());

@@ -364,7 +364,7 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                 .blurb(
                     "What may be given up, separated by commas, taken in this order: skip-memory (most tracked frames \
                      are not remembered), coast (masks are carried on by optical flow between frames that are looked \
-                     at), smaller (smaller-model looks), fewer (the engines rest half of the time), drop-queries",
+                     at), smaller (smaller-model looks), fewer (the engines rest after each frame), drop-queries",
                 )
                 .default_value(Some(defaults.degrade.as_str()))
                 .mutable_ready()

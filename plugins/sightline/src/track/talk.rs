@@ -204,9 +204,15 @@ impl Talk {
         for question in std::mem::take(&mut self.waiting) {
             self.refuse(&question, PAUSED.into());
         }
-        let once = |open: &&Open| !self.standing.iter().any(|other| other.question.id == open.question.id);
-        let open: Vec<u64> = self.open.values().filter(once).map(|open| open.question.id).collect();
-        open.into_iter().for_each(|id| self.withdraw(id));
+        // What was found stays found, and is looked for again later.
+        let standing = |id: u64| self.standing.iter().any(|other| other.question.id == id);
+        let open = self.open.iter().filter(|(_, open)| !standing(open.question.id));
+        if let Some(server) = &self.server {
+            open.for_each(|(query, _)| {
+                // False where its end is already on the way.
+                let _ = server.hatch.cancel(*query);
+            });
+        }
     }
 
     /// Whether nothing is asked.
@@ -434,7 +440,9 @@ impl Talk {
             let signals = Signals { scene_change, lost };
             self.standing.iter_mut().filter_map(|s| s.watch.as_mut()).for_each(|watch| watch.note(signals));
         }
-        again.into_iter().for_each(|question| self.enqueue(question));
+        if !self.paused {
+            again.into_iter().for_each(|question| self.enqueue(question));
+        }
     }
 
     /// How much the picture has changed, in `[0, 1]`, since it was last compared; now and then is enough.

@@ -169,15 +169,21 @@ impl Worker {
         if let Some((stamp, job)) = frame {
             self.look_at(stamp, job, None);
         } else if let Some((stamp, job, ready)) = self.belt.as_mut().and_then(Belt::take) {
-            let mut encoded = self.look_at(stamp, job, Some(ready));
+            // Of before a flush: its outcome is told.
+            let mut encoded = if self.hub.flies(stamp.index) {
+                self.look_at(stamp, job, Some(ready))
+            } else {
+                self.hub.skip(stamp, job.copy, SkipReason::Flushed);
+                ready.ok()
+            };
             self.belt.iter_mut().for_each(|belt| belt.give_back(encoded.take()));
+            self.hub.wake_encoder();
         }
         // Time to spare goes to late prompts; where there is none they get their share.
         if self.is_behind() && (idle || self.owes()) {
             self.work_beside();
         }
-        let nothing =
-            self.relay.looking().tracker().is_idle() && self.held.is_empty() && !self.talk.wants_frames();
+        let nothing = self.relay.is_idle() && self.held.is_empty() && !self.talk.wants_frames();
         self.hub.set_idle(nothing);
         true
     }
@@ -199,9 +205,10 @@ impl Worker {
         match (camera, &mut self.gap) {
             (Camera::Back, Some(gap)) => gap.ends(now),
             (Camera::Back, None) => {}
-            (Camera::Lost, Some(gap)) if !gap.is_over(now) => gap.goes_on(),
+            (Camera::Lost, Some(gap)) if gap.lasts() => {}
             (Camera::Lost, gap) => {
-                *gap = Some(Gap::new(now, self.newest.as_ref()));
+                let still = gap.take().filter(|gap| !gap.is_over(now));
+                *gap = Some(Gap::new(now, self.newest.as_ref(), still.as_ref()));
                 self.carry_over(TrackState::Coasted);
             }
         }
@@ -283,7 +290,7 @@ impl Worker {
                 }
                 for given_up in progress.given_up {
                     self.journeys.remove(&given_up.object);
-                    if !self.relay.looking().tracker().has(given_up.object) {
+                    if !self.relay.has(given_up.object) {
                         self.talk.forget(given_up.object);
                     }
                     self.hub.count_prompt(false);
@@ -318,10 +325,10 @@ impl Worker {
         while let Some(heard) = self.talk.hear(self.newest.as_ref().map(|newest| newest.frame)) {
             match heard {
                 Heard::Record(record) => (self.notify)(Notice::Query(record)),
-                Heard::Release(frame) => self.relay.session().release(frame),
+                Heard::Release(frame) => self.relay.release(frame),
                 Heard::Found { mut record, frame, boxes, object } => {
                     for (at, within) in boxes {
-                        let known = object.filter(|id| self.relay.looking().tracker().has(*id));
+                        let known = object.filter(|id| self.relay.has(*id));
                         let id = known.unwrap_or_else(|| self.new_id());
                         if let Some(object) = record.objects.get_mut(at) {
                             object.id = Some(id);
@@ -370,7 +377,7 @@ impl Worker {
 
     /// Takes a prompt, for now or for later.
     fn admit(&mut self, request: Request) {
-        let known = |id| self.relay.looking().tracker().has(id) || self.held.iter().any(|held| held.id == id);
+        let known = |id| self.relay.has(id) || self.held.iter().any(|held| held.id == id);
         if request.correction && !known(request.id) {
             let expected = "correction: expected an object that is tracked";
             return self.refuse(request.id, request.at, format!("{expected}, got {}", request.id));
@@ -445,7 +452,7 @@ impl Worker {
         self.size_px = Some(copy.size_px());
         self.apply_due(stamp);
         self.talk.frame_comes();
-        if self.relay.looking().tracker().is_idle() && !self.talk.wants_frames() {
+        if self.relay.is_idle() && !self.talk.wants_frames() {
             let record = self.hub.skip(stamp, copy, SkipReason::NoPrompt);
             self.tell(record);
             return ready.and_then(Result::ok);
@@ -488,8 +495,10 @@ impl Worker {
                 }
                 self.expect(older, published.result(), given.at);
                 self.reacquire(published.result());
+                // What is late, or asked about kept frames, belongs to the model that saw them.
+                let behind = self.talk.has_work() || self.relay.looking().tracker().behind().0 > 0;
                 if let Ok(picture) = copy.picture()
-                    && !self.is_behind()
+                    && !behind
                     && let Err(error) =
                         self.relay.hand_over(given.up(Degrade::Smaller), published.result(), &picture)
                 {
@@ -539,7 +548,8 @@ impl Worker {
 
     /// Publishes the masks anew, to ride on the next buffer where their objects are expected by then.
     fn expect(&self, older: Option<FrameResult>, newer: &FrameResult, degrade: Degrade) {
-        let Some(older) = older.filter(|_| self.options.forecast) else { return };
+        // Over a gap nobody knows how things moved.
+        let Some(older) = older.filter(|_| self.options.forecast && self.gap.is_none()) else { return };
         let frames = u32::try_from(newer.frame.index - older.frame.index).unwrap_or(u32::MAX);
         let span = |now: Option<Duration>, then: Option<Duration>| now?.checked_sub(then?);
         let apart = span(newer.frame.running_time, older.frame.running_time)
@@ -555,7 +565,7 @@ impl Worker {
         if objects.iter().any(Option::is_some) {
             let stay = newer.objects.iter().cloned();
             let objects = objects.into_iter().zip(stay).map(|(moved, stays)| moved.unwrap_or(stays));
-            self.hub.republish(Published::new(newer.clone(), objects.collect(), degrade));
+            self.hub.republish(Published::new(newer.clone(), objects.collect(), degrade), false);
         }
     }
 
@@ -595,7 +605,7 @@ impl Worker {
     fn republish(&mut self, change: impl FnOnce(&mut Vec<ObjectResult>)) {
         if let Some(newest) = &mut self.newest {
             change(&mut newest.objects);
-            self.hub.republish(Published::new(newest.clone(), Vec::new(), self.hub.given().at));
+            self.hub.republish(Published::new(newest.clone(), Vec::new(), self.hub.given().at), true);
         }
     }
 }

@@ -216,11 +216,12 @@ impl Supervised {
         self.door.counts()
     }
 
-    /// Ends it, within 2 s even if the source hangs; that is then left behind.
-    pub(crate) fn stop(self) {
+    /// Ends it, within 2 s even if the source hangs; that is then left behind. What was counted, to the end.
+    pub(crate) fn stop(self) -> SourceCounts {
         drop(self.stop);
         if self.thread.join().is_err() {
             tracing::error!("the supervisor of a source panicked");
         }
+        self.door.counts()
     }
 }

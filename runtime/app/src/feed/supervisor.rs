@@ -97,7 +97,7 @@ impl Supervisor {
 
     pub(super) fn run(mut self) {
         let mut backoff = Backoff::jittered(self.options.retry_base);
-        loop {
+        'feed: loop {
             match self.connect() {
                 Over::Stopped => break,
                 Over::Ended => {
@@ -124,9 +124,12 @@ impl Supervisor {
             if self.stops_within(pause) {
                 break;
             }
+            if self.closing.outstanding() >= CLOSING_MAX {
+                tracing::warn!(feed = self.name, "two sources do not let go: no other until one does");
+            }
             while self.closing.outstanding() >= CLOSING_MAX {
                 if self.stops_within(TICK) {
-                    break;
+                    break 'feed;
                 }
             }
         }
@@ -211,10 +214,21 @@ impl Supervisor {
                     self.door.shut();
                     return Over::Ended;
                 }
-                Heard::Failure(text) => return self.lost(LossCause::Error, text, up_since),
+                Heard::Failure(text) => {
+                    let lost = self.lost(LossCause::Error, text, up_since);
+                    // What is broken in the middle of a file is so the next time.
+                    let once =
+                        finite.load(Ordering::Acquire) && !self.options.loop_file && up_since.is_some();
+                    if let (true, Over::Lost { cause, detail, .. }) = (once, &lost) {
+                        (self.told)(SourceEvent::Lost { cause: *cause, detail: detail.clone() });
+                        return Over::Ended;
+                    }
+                    return lost;
+                }
             }
             match seen.last.filter(|_| up_since.is_some()) {
-                Some(last) if last.elapsed() > self.options.silence => {
+                // A film may stand still.
+                Some(last) if !finite.load(Ordering::Acquire) && last.elapsed() > self.options.silence => {
                     let text = format!("expected a frame every {:?}, got none", self.options.silence);
                     return self.lost(LossCause::Silence, text, up_since);
                 }

@@ -7,6 +7,8 @@ use std::{
 
 /// A loop that goes round ten times a second and has not for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
+/// Frames that come and are only ever superseded for so long: an engine does not return.
+const UNANSWERED: Duration = Duration::from_secs(60);
 /// Models of gigabytes are loaded from slow disks.
 const LOADING: Duration = Duration::from_secs(300);
 
@@ -41,6 +43,8 @@ struct State {
     phase: Phase,
     ticked: Instant,
     last_frame: Option<Instant>,
+    /// Frames with an outcome of their own, and when there was a new one, or nothing to wait for.
+    answered: (u64, Instant),
     trouble: String,
 }
 
@@ -50,6 +54,7 @@ impl FeedHealth {
             phase: Phase::Starting,
             ticked: Instant::now(),
             last_frame: None,
+            answered: (0, Instant::now()),
             trouble: String::new(),
         };
         Self { name: name.to_owned(), silence, state: Mutex::new(state) }
@@ -66,16 +71,20 @@ impl FeedHealth {
     pub(crate) fn enter(&self, phase: Phase) {
         let mut state = self.state();
         (state.phase, state.ticked) = (phase, Instant::now());
+        state.answered.1 = state.ticked;
         if phase != Phase::Running {
             state.last_frame = None;
         }
     }
 
-    /// The feed's loop went round; the newest frame came so long ago.
-    pub(crate) fn tick(&self, since_last_frame: Option<Duration>) {
+    /// The feed's loop went round; the newest frame came so long ago, and so many were not just superseded by others.
+    pub(crate) fn tick(&self, since_last_frame: Option<Duration>, answered: u64) {
         let now = Instant::now();
         let mut state = self.state();
         state.ticked = now;
+        if answered != state.answered.0 || since_last_frame.is_none_or(|since| since > self.silence) {
+            state.answered = (answered, now);
+        }
         state.last_frame = since_last_frame.and_then(|since| now.checked_sub(since)).or(state.last_frame);
     }
 
@@ -93,6 +102,11 @@ impl FeedHealth {
             Phase::Loading | Phase::Starting => LOADING,
             Phase::Running | Phase::Waiting => STUCK,
         };
+        let unanswered = now.saturating_duration_since(state.answered.1);
+        if state.phase == Phase::Running && unanswered > UNANSWERED {
+            let seconds = unanswered.as_secs();
+            return Some(format!("frames come, and none has been looked at or refused for {seconds} s"));
+        }
         let since = now.saturating_duration_since(state.ticked);
         let stuck =
             || format!("its loop has stood still for {:.1} s ({:?})", since.as_secs_f64(), state.phase);
@@ -163,7 +177,7 @@ mod tests {
         assert_eq!(feed.why_not_alive(later(9)), None);
         let why = feed.why_not_alive(later(12)).unwrap();
         assert!(why.contains("stood still for 1") && why.contains("running"), "{why}");
-        feed.tick(None);
+        feed.tick(None, 0);
         assert_eq!(feed.why_not_alive(later(9)), None);
         feed.enter(Phase::Loading);
         assert_eq!(feed.why_not_alive(later(200)), None, "a large model");
@@ -182,10 +196,10 @@ mod tests {
         feed.trouble("could not connect");
         assert_eq!((why(0).as_str(), feed.standing()), ("no frame yet: could not connect", "silent"));
         feed.trouble("");
-        feed.tick(Some(Duration::from_millis(40)));
+        feed.tick(Some(Duration::from_millis(40)), 0);
         assert_eq!((why(1).as_str(), feed.standing()), ("", "live"));
         assert!(why(5).starts_with("no frame for 5."), "{}", why(5));
-        feed.tick(Some(Duration::from_secs(4)));
+        feed.tick(Some(Duration::from_secs(4)), 0);
         assert!(why(0).starts_with("no frame for 4."), "{}", why(0));
         feed.enter(Phase::Waiting);
         feed.enter(Phase::Running);
@@ -203,5 +217,23 @@ mod tests {
         ] {
             assert_eq!(without_secrets(text), expected);
         }
+    }
+
+    #[test]
+    fn an_engine_that_does_not_return_is_not_alive() {
+        let feed = FeedHealth::new("gate", Duration::from_secs(1));
+        feed.enter(Phase::Running);
+        let soon = Instant::now() + UNANSWERED + Duration::from_secs(1);
+        // Frames come, the loop goes round, and every frame is superseded by the next.
+        feed.tick(Some(Duration::ZERO), 0);
+        feed.state().ticked = soon;
+        assert!(feed.why_not_alive(soon).is_some_and(|why| why.contains("none has been looked at")));
+        feed.tick(Some(Duration::ZERO), 1);
+        feed.state().ticked = soon;
+        assert_eq!(feed.why_not_alive(Instant::now() + UNANSWERED / 2), None);
+        // A camera that is away owes no answers.
+        feed.state().answered.1 = Instant::now().checked_sub(UNANSWERED * 2).unwrap_or_else(Instant::now);
+        feed.tick(Some(Duration::from_secs(5)), 1);
+        assert_eq!(feed.why_not_alive(Instant::now()), None);
     }
 }

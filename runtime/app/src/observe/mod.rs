@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(view.answer("/healthz").unwrap().status, 200, "starting is alive");
         for feed in &feeds {
             feed.enter(Phase::Running);
-            feed.tick(Some(Duration::ZERO));
+            feed.tick(Some(Duration::ZERO), 0);
         }
         let ready = view.answer("/readyz").unwrap();
         assert_eq!(

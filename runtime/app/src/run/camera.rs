@@ -93,9 +93,7 @@ impl Camera {
 
     /// Ends it.
     pub(crate) fn stop(self) -> SourceCounts {
-        let counts = self.source.counts();
-        self.source.stop();
-        counts
+        self.source.stop()
     }
 }
 

@@ -186,7 +186,7 @@ impl<W: Write> JsonlWriter<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes what changed for all frames: a step on the degrade ladder, objects over a gap.
+    /// Writes what changed for all frames: a step on the degrade ladder, objects over a gap. And everything before it.
     pub(crate) fn write_live(&mut self, record: &LiveRecord) -> Result<()> {
         self.line(&match record {
             LiveRecord::Degrade { from, to, age } => {
@@ -203,7 +203,8 @@ impl<W: Write> JsonlWriter<W> {
                 pts: frame.pts.map(seconds),
                 gap_ms: ms(*gap),
             },
-        })
+        })?;
+        Ok(self.out.flush()?)
     }
 
     /// Writes a step of a question.

@@ -109,7 +109,7 @@ impl Feed {
     fn wait(&self, pause: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < pause && !self.stopped() {
-            self.health.tick(None);
+            self.health.tick(None, 0);
             std::thread::sleep(ROUND.min(pause));
         }
     }
@@ -155,8 +155,7 @@ impl Feed {
         self.health.enter(Phase::Running);
         let mut counted = Counted { at: Instant::now(), counts: None };
         let end = self.watch(corridor, &source, &events, measure, &mut counted);
-        counted.bring_up_to_date(&source, measure);
-        source.stop();
+        counted.bring_up_to_date(&source.stop(), measure);
         end
     }
 
@@ -200,10 +199,10 @@ impl Feed {
             if over.is_some_and(|since| since.elapsed() > LAST_FRAMES) {
                 return Ok(End::Over);
             }
-            self.health.tick(counts.since_last_frame);
+            self.health.tick(counts.since_last_frame, self.tally.lock().answered());
             self.metrics.up(counts.up);
             if counted.at.elapsed() >= COUNTS {
-                counted.bring_up_to_date(source, measure);
+                counted.bring_up_to_date(&counts, measure);
                 self.tally.lock().latency = latency(&corridor.track);
             }
         }
@@ -270,10 +269,9 @@ struct Counted {
 }
 
 impl Counted {
-    fn bring_up_to_date(&mut self, source: &Supervised, measure: &Measure) {
-        let now = source.counts();
-        measure.counts(self.counts.as_ref(), &now, self.at.elapsed().as_secs_f64());
-        *self = Self { at: Instant::now(), counts: Some(now) };
+    fn bring_up_to_date(&mut self, now: &SourceCounts, measure: &Measure) {
+        measure.counts(self.counts.as_ref(), now, self.at.elapsed().as_secs_f64());
+        *self = Self { at: Instant::now(), counts: Some(now.clone()) };
     }
 }
 

@@ -156,6 +156,11 @@ impl Writer {
                     self.metrics.output_error();
                     self.say(&error);
                     self.pause();
+                    // Emptied from outside (copytruncate): what there was of the line is gone.
+                    let metadata = self.file.as_ref().and_then(|file| file.metadata().ok());
+                    if metadata.is_some_and(|data| data.is_file() && data.len() == 0) {
+                        at = 0;
+                    }
                 }
             }
         }

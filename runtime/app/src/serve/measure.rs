@@ -14,7 +14,7 @@ use gstsightline::{
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
     record::{FRAME_MESSAGE, FrameRecord},
 };
-use sightline_core::Outcome;
+use sightline_core::{Outcome, SkipReason};
 use sightline_telemetry::{FeedMetrics, Masks};
 
 use super::lines::Lines;
@@ -36,6 +36,15 @@ pub(crate) struct Tally {
     pub(crate) restarts: u64,
     /// p50 and p99 of frame to mask, since the pipeline was built.
     pub(crate) latency: Option<[Duration; 2]>,
+}
+
+impl Tally {
+    /// Frames that came to more than being superseded.
+    pub(crate) fn answered(&self) -> u64 {
+        let superseded = SkipReason::Superseded.as_str();
+        let skipped = self.skipped.iter().filter(|(reason, _)| **reason != superseded);
+        self.masks + self.no_object + skipped.map(|(_, count)| count).sum::<u64>()
+    }
 }
 
 /// A feed's tally, shared with who shows it.
@@ -105,7 +114,7 @@ impl Measure {
                 tracing::info!(feed, %from, %to, ?age, "degrade ladder");
             }
             LiveRecord::Tracks { state, ids, gap } => {
-                metrics.objects(std::iter::repeat_n(*state, ids.len()));
+                metrics.objects_now(*state, ids.len());
                 tracing::info!(feed, objects = ids.len(), ?gap, "no frames: objects are {}", state.as_str());
             }
             LiveRecord::Reacquired { id, gap, .. } => {

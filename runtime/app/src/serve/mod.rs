@@ -148,7 +148,13 @@ impl Running {
             tracing::info!("stopping; once more to stop at once");
         }
         self.stop(&context);
-        crate::print_stdout(&self.table())
+        crate::print_stdout(&self.table())?;
+        for (health, _, thread) in self.feeds {
+            if thread.is_finished() && thread.join().is_err() {
+                bail!("feed {:?} panicked, please report it", health.name());
+            }
+        }
+        Ok(())
     }
 
     fn stop(&self, context: &glib::MainContext) {

@@ -80,6 +80,33 @@ fn an_encoder_that_fails_and_a_flush_cost_their_frames_only() {
 }
 
 #[test]
+fn flushes_in_a_row_leave_every_frame_its_outcome_and_frames_go_on() {
+    let mut rig = ahead(FakeOptions::default());
+    rig.add_square();
+    rig.push();
+    rig.settle();
+    rig.handle.hold(GraphName::MemoryAttention);
+    for _ in 0..4 {
+        for _ in 0..3 {
+            rig.push();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(rig.harness.push_event(gst::event::FlushStart::new()));
+        assert!(rig.harness.push_event(gst::event::FlushStop::new(true)));
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        assert!(rig.harness.push_event(gst::event::Segment::new(&segment)));
+    }
+    rig.handle.release(GraphName::MemoryAttention);
+    for _ in 0..5 {
+        rig.push();
+        rig.settle();
+    }
+    rig.assert_sums();
+    let flushed = rig.stat("skipped-flushed") + rig.stat("skipped-superseded");
+    assert_eq!((flushed, rig.stat("masks")), (12, 6));
+}
+
+#[test]
 fn elements_share_engines_and_keep_their_own_objects() {
     gst::init().unwrap();
     crate::plugin_register_static().unwrap();

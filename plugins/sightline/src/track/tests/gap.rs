@@ -48,6 +48,26 @@ fn objects_coast_are_lost_and_are_acquired_again() {
 }
 
 #[test]
+fn a_frame_from_before_the_gap_finds_nothing_again() {
+    let mut rig = Rig::new(Mode::Live, FakeOptions::default());
+    let id = rig.add_square();
+    rig.push();
+    rig.settle();
+    rig.hold();
+    rig.push();
+    rig.in_flight(2);
+    rig.push();
+    says(&mut rig, "lost");
+    rig.handle.release(GraphName::ImageEncoder);
+    rig.await_one("sightline-tracks");
+    rig.assert_sums();
+    assert!(rig.of("sightline-reacquired").is_empty(), "there is no camera");
+    says(&mut rig, "back");
+    rig.push();
+    assert_eq!(rig.await_one("sightline-reacquired").get::<u32>("id").unwrap(), id);
+}
+
+#[test]
 fn a_short_gap_is_bridged_and_an_empty_one_says_nothing() {
     let mut rig = Rig::new(Mode::Live, FakeOptions::default());
     says(&mut rig, "lost");
