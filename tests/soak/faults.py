@@ -1,6 +1,7 @@
 """What may go wrong around the process: how it is broken, how it is healed, and when it works again."""
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -20,12 +21,19 @@ class Fault:
     others_go_on: bool = True
 
 
+def scraped(world):
+    """The metrics, asked for until there are any: nothing is not zero."""
+    while not (found := world.serve.metrics()) and world.serve.alive():
+        time.sleep(0.1)
+    return found
+
+
 def grows(name, **labels):
     """True once a counter has grown by five since it was healed, or began anew."""
 
     def works(world):
-        start = total(world.serve.metrics(), name, **labels)
-        return lambda: total(world.serve.metrics(), name, **labels) >= start + 5
+        start = total(scraped(world), name, **labels)
+        return lambda: total(scraped(world), name, **labels) >= start + 5
 
     return works
 
@@ -40,8 +48,8 @@ def all_frames(world):
 
 
 def answered(world):
-    start = total(world.serve.metrics(), "sightline_queries_total", feed="asks", state="answered")
-    return lambda: total(world.serve.metrics(), "sightline_queries_total", feed="asks", state="answered") > start
+    start = total(scraped(world), "sightline_queries_total", feed="asks", state="answered")
+    return lambda: total(scraped(world), "sightline_queries_total", feed="asks", state="answered") > start
 
 
 def camera(name, feed):

@@ -216,7 +216,7 @@ def main():
     args = parse()
     args.out = args.out or pathlib.Path("out/soak")
     args.out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("RUST_LOG", "info")
+    os.environ.setdefault("SIGHTLINE_LOG", "info")
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, contextlib.ExitStack() as stack:
         result = soak(args, pathlib.Path(folder), stack)
     holds = report.write(args, result)
