@@ -118,7 +118,12 @@ bench: setup
 	cargo bench --locked -q -p sightline-benches --bench stages -- --noplot --warm-up-time 0.3 --measurement-time 1 --sample-size 30 720p | tee $(BENCH_OUT)/stages.txt
 	cargo run --release --locked -q -p sightline-benches --bin corridor -- --input "$(BENCH_VIDEO)" $(if $(BENCH_BOX),--box $(BENCH_BOX)) --out $(BENCH_OUT)
 
-# DEGRADE="NAME:PROPERTY=VALUE,PROPERTY=VALUE ..." adds streaming runs; FIGURES="--only latency" and the like.
+# DEGRADE="NAME:PROPERTY=VALUE,PROPERTY=VALUE ..." are the streaming runs of what giving way costs; FIGURES="--only latency" and the like.
+# nano in place of nano shows what handing over costs; a budget of looks a second stands for a machine that is too slow.
+DEGRADE ?= skip-memory:degrade-floor=skip-memory,max-age=0 \
+  smaller-being-nano-again:degrade-floor=smaller,smaller-model=nano,degrade=smaller,max-age=0 \
+  6-looks:max-fps=6,max-age=0 6-looks-coasting:max-fps=6,degrade-floor=coast,degrade=coast,max-age=0 \
+  3-looks:max-fps=3,max-age=0 3-looks-coasting:max-fps=3,degrade-floor=coast,degrade=coast,max-age=0
 FIGURES_OUT ?= benches/results/$(shell date +%F)-live
 FIGURES ?=
 figures: build
