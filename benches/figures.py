@@ -166,7 +166,12 @@ class Run:
         changed = [line for line in output("git", "status", "--porcelain").splitlines()
                    if "benches/results/" not in line and not line.endswith("README.md")]
         commit = output("git", "rev-parse", "HEAD")
-        (self.folder / "commit.txt").write_text("\n".join([commit, *(["with these files changed:", *changed] if changed else [])]) + "\n")
+        text = "\n".join([commit, *(["with these files changed:", *changed] if changed else [])]) + "\n"
+        kept = self.folder / "commit.txt"
+        if self.args.only and kept.exists():
+            # What was measured before stays that commit's.
+            text = f"{kept.read_text()}then, of {self.args.only}:\n{text}"
+        kept.write_text(text)
         self.kept.write_text("\n".join(self.commands) + "\n")
 
 

@@ -12,6 +12,12 @@ use sightline_core::{
 
 /// Name of the element message, and of the structure in it.
 pub const FRAME_MESSAGE: &str = "sightline-frame";
+/// Name of the element message for a prompt that was used.
+pub const PROMPT_APPLIED_MESSAGE: &str = "sightline-prompt-applied";
+/// Name of the element message for a prompt that was not.
+pub const PROMPT_REFUSED_MESSAGE: &str = "sightline-prompt-refused";
+/// Name of the element message for a late prompt's object that is live.
+pub const CAUGHT_UP_MESSAGE: &str = "sightline-caught-up";
 /// Name of each structure in the field `objects`.
 pub const OBJECT_STRUCTURE: &str = "sightline-object";
 

@@ -17,7 +17,7 @@ mod settings;
 pub use catalogue::{Catalogue, CatalogueEntry, Checkpoint, Layout};
 pub use error::{ConfigError, Kind};
 pub use layer::{DEFAULTS, Layer, ModelLayer, OutputLayer, TrackLayer};
-pub use live::{DegradeStep, EncodeAhead, LiveLayer, LiveSettings};
+pub use live::{EncodeAhead, LiveLayer, LiveSettings};
 pub use llm::{AnswerProtocol, LlmLayer, LlmSettings};
 pub use query::{CatchupLayer, CatchupSettings, QueryLayer, QuerySettings};
 pub use serve::{FeedLayer, FeedLayers, FeedSettings, FeedTransport, ServeLayer, ServeSettings};

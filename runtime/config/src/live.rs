@@ -3,36 +3,12 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use sightline_core::Degrade;
 
 use crate::{
     ConfigError,
     check::{given, refuse, seconds, within},
 };
-
-/// A step of the degrade ladder, from top to bottom (`runtime/core`'s `Degrade`, which this room does not know).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // explained in configs/default.toml
-pub enum DegradeStep {
-    SkipMemory,
-    Coast,
-    Smaller,
-    Fewer,
-    DropQueries,
-}
-
-impl DegradeStep {
-    /// The name it has in files and properties.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SkipMemory => "skip-memory",
-            Self::Coast => "coast",
-            Self::Smaller => "smaller",
-            Self::Fewer => "fewer",
-            Self::DropQueries => "drop-queries",
-        }
-    }
-}
 
 /// Whether the image encoder runs a frame ahead of the tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -61,7 +37,7 @@ impl EncodeAhead {
 #[allow(missing_docs)] // each is the key of the same name in configs/default.toml, checked into `LiveSettings`
 pub struct LiveLayer {
     pub max_age_ms: Option<u32>,
-    pub degrade: Option<Vec<DegradeStep>>,
+    pub degrade: Option<Vec<String>>,
     pub smaller_model: Option<String>,
     pub max_fps: Option<f64>,
     pub forecast: Option<bool>,
@@ -75,7 +51,7 @@ pub struct LiveSettings {
     /// The age of the newest masks above which something is given up; `None`: nothing ever is. At most 10 minutes.
     pub max_age: Option<Duration>,
     /// What may be.
-    pub degrade: Vec<DegradeStep>,
+    pub degrade: Vec<Degrade>,
     /// What looks in place of the model.
     pub smaller_model: Option<String>,
     /// Frames a second that may be looked at, at most 10,000.
@@ -91,7 +67,16 @@ pub struct LiveSettings {
 impl LiveLayer {
     pub(crate) fn check(self) -> Result<LiveSettings, ConfigError> {
         let max_age_ms = within("live.max_age_ms", self.max_age_ms, 0..=600_000)?;
-        let mut degrade = given("live.degrade", self.degrade)?;
+        let step = |name: &String| {
+            let steps = Degrade::ALL.into_iter().filter(|step| *step != Degrade::Full);
+            let names = || steps.clone().map(Degrade::as_str).collect::<Vec<_>>().join(", ");
+            let found = steps.clone().find(|step| step.as_str() == name);
+            found.ok_or_else(|| {
+                refuse("live.degrade", format_args!("some of {}", names()), format_args!("{name:?}"))
+            })
+        };
+        let mut degrade =
+            given("live.degrade", self.degrade)?.iter().map(step).collect::<Result<Vec<_>, _>>()?;
         let smaller = Some(given("live.smaller_model", self.smaller_model)?).filter(|name| !name.is_empty());
         let listed = degrade.len();
         degrade.sort_unstable();
@@ -136,7 +121,7 @@ mod tests {
         let live =
             resolve("[live]\nmax_age_ms = 0\nmax_fps = 12.5\ndegrade = [\"fewer\", \"coast\"]").unwrap();
         assert_eq!((live.max_age, live.max_fps), (None, Some(12.5)));
-        assert_eq!(live.degrade, [DegradeStep::Coast, DegradeStep::Fewer]);
+        assert_eq!(live.degrade, [Degrade::Coast, Degrade::Fewer]);
     }
 
     #[test]
@@ -153,7 +138,7 @@ mod tests {
             let error = resolve(text).expect_err(text);
             assert_eq!((error.kind(), error.to_string()), (Kind::Value, format!("setting {message}")));
         }
-        let error = Layer::from_toml("f", "[live]\ndegrade = [\"slower\"]").expect_err("no such step");
+        let error = resolve("[live]\ndegrade = [\"slower\"]").expect_err("no such step");
         assert!(error.to_string().contains("skip-memory"), "{error}");
     }
 }

@@ -38,6 +38,7 @@ pub struct FeedMetrics {
     stages: [Histogram; 7],
     frame_to_mask: Histogram,
     mask_age: Histogram,
+    looked_age: Histogram,
     objects: [Gauge; 3],
     degrade_level: Gauge,
     output_lines: Counter,
@@ -74,6 +75,7 @@ impl FeedMetrics {
             stages: StageTimes::default().named().map(stage),
             frame_to_mask: histogram(Metric::FrameToMask),
             mask_age: histogram(Metric::MaskAge),
+            looked_age: histogram(Metric::LookedAge),
             objects: STATES.map(objects),
             degrade_level: gauge(Metric::DegradeLevel),
             output_lines: counter(Metric::OutputLines),
@@ -163,8 +165,9 @@ impl FeedMetrics {
         }
     }
 
-    /// A buffer left. `age` is how much older than it the frame is that its masks are of.
-    pub fn buffer(&self, masks: Masks, age: Option<Duration>) {
+    /// A buffer left. `age` is how much older than it the frame is that its masks are of, `looked_age` the one that the
+    /// engines looked at for them.
+    pub fn buffer(&self, masks: Masks, age: Option<Duration>, looked_age: Option<Duration>) {
         let [fresh, coasted, none] = &self.buffers;
         match masks {
             Masks::Fresh => fresh,
@@ -172,8 +175,10 @@ impl FeedMetrics {
             Masks::None => none,
         }
         .increment(1);
-        if let Some(age) = age {
-            self.mask_age.record(age);
+        for (histogram, age) in [(&self.mask_age, age), (&self.looked_age, looked_age)] {
+            if let Some(age) = age {
+                histogram.record(age);
+            }
         }
     }
 
@@ -278,8 +283,8 @@ mod tests {
         let stages = StageTimes { decoder: MS * 7, ..StageTimes::default() };
         feed.frame(Outcome::Masks, MS * 45, &stages);
         feed.frame(Outcome::Skipped(SkipReason::Superseded), MS * 500, &StageTimes::default());
-        feed.buffer(Masks::Coasted, Some(MS * 130));
-        feed.buffer(Masks::None, None);
+        feed.buffer(Masks::Coasted, Some(MS * 130), Some(MS * 480));
+        feed.buffer(Masks::None, None, None);
         feed.objects([TrackState::Tracking, TrackState::Lost, TrackState::Tracking].into_iter());
         has(
             &telemetry,

@@ -93,6 +93,7 @@ metrics! {
     Stage "sightline_stage_seconds" Histogram(STAGE), Seconds, ["feed", "stage"], "Time of a stage on one frame, over its objects";
     FrameToMask "sightline_frame_to_mask_seconds" Histogram(LATENCY), Seconds, ["feed"], "From a frame's arrival to its masks, of frames that were looked at";
     MaskAge "sightline_mask_age_seconds" Histogram(LATENCY), Seconds, ["feed"], "How much older than its buffer the frame is that a buffer's masks are of";
+    LookedAge "sightline_looked_age_seconds" Histogram(LATENCY), Seconds, ["feed"], "The same of the frame the engines looked at, which masks that are carried on leave behind";
     Objects "sightline_objects" Gauge, Count, ["feed", "state"], "Objects by state, on the newest frame that was looked at";
     Reacquired "sightline_reacquired_total" Counter, Count, ["feed"], "Objects found again after their feed was away";
     ReacquiredGap "sightline_reacquired_gap_seconds" Histogram(WAIT), Seconds, ["feed"], "How long they were away";

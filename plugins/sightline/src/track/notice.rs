@@ -8,16 +8,8 @@ use sightline_core::{FrameStamp, ObjectId, ObjectResult};
 use crate::{
     live_record::LiveRecord,
     query_record::{LateRecord, QueryRecord},
-    record::{FrameRecord, ns},
+    record::{CAUGHT_UP_MESSAGE, FrameRecord, PROMPT_APPLIED_MESSAGE, PROMPT_REFUSED_MESSAGE, ns},
 };
-
-/// Name of the element message for a prompt that was not used.
-pub(crate) const REFUSED: &str = "sightline-prompt-refused";
-/// Name of the element message for a prompt that was.
-pub(crate) const APPLIED: &str = "sightline-prompt-applied";
-
-/// Name of the element message for a late prompt's object that is live.
-pub(crate) const CAUGHT_UP: &str = "sightline-caught-up";
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +71,7 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
             }
         }
         Notice::CaughtUp { id, from, to, took, looked_at, degraded } => {
-            let mut structure = gst::Structure::builder(CAUGHT_UP)
+            let mut structure = gst::Structure::builder(CAUGHT_UP_MESSAGE)
                 .field("id", id.0)
                 .field("from-index", from.index)
                 .field("looked-at", looked_at)
@@ -92,15 +84,18 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
         Notice::Live(record) => message(record.to_structure()),
         Notice::Query(record) => message(record.to_structure()),
         Notice::Applied { id, frame, degraded } => {
-            let mut structure =
-                gst::Structure::builder(APPLIED).field("id", id.0).field("degraded", degraded).build();
+            let mut structure = gst::Structure::builder(PROMPT_APPLIED_MESSAGE)
+                .field("id", id.0)
+                .field("degraded", degraded)
+                .build();
             if let Some(frame) = frame {
                 crate::record::set_stamp(&mut structure, frame);
             }
             message(structure);
         }
         Notice::Refused { id, at, reason } => {
-            let mut structure = gst::Structure::builder(REFUSED).field("reason", &reason).build();
+            let mut structure =
+                gst::Structure::builder(PROMPT_REFUSED_MESSAGE).field("reason", &reason).build();
             structure.set_if_some("id", id.map(|id| id.0));
             structure.set_if_some("running-time", at.map(ns));
             message(structure);

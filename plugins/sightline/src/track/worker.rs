@@ -493,7 +493,7 @@ impl Worker {
                     let record = FrameRecord::from(published.result());
                     self.tell(Some(FrameRecord { degrade: given.at, ..record }));
                 }
-                self.expect(older, published.result(), given.at);
+                self.forecast(older, published.result(), given.at);
                 self.reacquire(published.result());
                 // What is late, or asked about kept frames, belongs to the model that saw them.
                 let behind = self.talk.has_work() || self.relay.looking().tracker().behind().0 > 0;
@@ -547,7 +547,7 @@ impl Worker {
     }
 
     /// Publishes the masks anew, to ride on the next buffer where their objects are expected by then.
-    fn expect(&self, older: Option<FrameResult>, newer: &FrameResult, degrade: Degrade) {
+    fn forecast(&self, older: Option<FrameResult>, newer: &FrameResult, degrade: Degrade) {
         // Over a gap nobody knows how things moved.
         let Some(older) = older.filter(|_| self.options.forecast && self.gap.is_none()) else { return };
         let frames = u32::try_from(newer.frame.index - older.frame.index).unwrap_or(u32::MAX);

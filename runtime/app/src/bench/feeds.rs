@@ -15,7 +15,7 @@ use gst::prelude::*;
 use gst_app::AppSrc;
 use gstsightline::{
     meta::META_NAME,
-    record::{FRAME_MESSAGE, FrameRecord},
+    record::{FRAME_MESSAGE, FrameRecord, PROMPT_REFUSED_MESSAGE},
 };
 use sightline_config::Settings;
 
@@ -126,7 +126,7 @@ impl Feed {
                 gst::MessageView::Error(error) => bail!("{}: {:?}", error.error(), error.debug()),
                 gst::MessageView::Element(element) => match element.structure() {
                     Some(said) if said.name() == FRAME_MESSAGE => self.messages.push(message),
-                    Some(said) if said.name() == "sightline-prompt-refused" => {
+                    Some(said) if said.name() == PROMPT_REFUSED_MESSAGE => {
                         bail!("prompt refused: {}", said.get::<String>("reason").unwrap_or_default());
                     }
                     _ => {}

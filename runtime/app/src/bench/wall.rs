@@ -12,7 +12,7 @@ use gst_app::AppSrc;
 use gstsightline::{
     meta::SightlineMeta,
     query_record::{QUERY_MESSAGE, QueryRecord},
-    record::{FRAME_MESSAGE, FrameRecord},
+    record::{CAUGHT_UP_MESSAGE, FRAME_MESSAGE, FrameRecord, PROMPT_APPLIED_MESSAGE, PROMPT_REFUSED_MESSAGE},
 };
 use serde::Serialize;
 use sightline_config::Settings;
@@ -226,13 +226,13 @@ impl Said {
                         said.found.entry(record.id).or_insert(id);
                     }
                 }
-                "sightline-prompt-applied" => {
+                PROMPT_APPLIED_MESSAGE => {
                     began.insert(message.get("id")?, newest);
                 }
-                "sightline-prompt-refused" => {
+                PROMPT_REFUSED_MESSAGE => {
                     bail!("prompt refused: {}", message.get::<String>("reason").unwrap_or_default());
                 }
-                "sightline-caught-up" => {
+                CAUGHT_UP_MESSAGE => {
                     let object: u32 = message.get("id")?;
                     let live = message.get("index")?;
                     said.caught_up.push(CaughtUp {

@@ -19,7 +19,7 @@ use std::{sync::Arc, sync::mpsc, thread::JoinHandle, time::Duration};
 use anyhow::{Context as _, Result};
 use gst::prelude::*;
 
-pub(crate) use self::stamps::Mend;
+pub(crate) use self::{backoff::Backoff, stamps::Mend};
 use self::{door::Door, supervisor::Supervisor};
 use crate::run::input::Input;
 

@@ -14,7 +14,7 @@ use super::{
     door::{Door, Seen},
     source::{self, NO_VIDEO},
 };
-use crate::run::input::Input;
+use crate::{observe::without_secrets, run::input::Input};
 
 /// How often silence is looked for, and how late an event may be told.
 const TICK: Duration = Duration::from_millis(20);
@@ -260,6 +260,8 @@ impl Supervisor {
     fn lost(&self, cause: LossCause, detail: String, up_since: Option<Instant>) -> Over {
         let cause = if up_since.is_some() { cause } else { LossCause::NeverCame };
         self.door.lost(cause);
+        // Sources repeat the address they were given, password and all.
+        let detail = without_secrets(&detail);
         let up_for = up_since.map_or(Duration::ZERO, |since| since.elapsed());
         Over::Lost { cause, detail, up_for }
     }

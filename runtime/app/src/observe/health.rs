@@ -146,21 +146,28 @@ impl FeedHealth {
     }
 }
 
-/// Replaces `user:password@` in addresses.
+/// Replaces `user:password@` in addresses, and what follows a `?`, where some cameras want them.
 pub(crate) fn without_secrets(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, address) = rest.split_at(at + 3);
         clean.push_str(before);
-        let end = address.find(|c: char| c == '/' || c == '"' || c.is_whitespace()).unwrap_or(address.len());
-        rest = match address[..end].rfind('@') {
-            Some(host) => {
+        let over = address.find(|c: char| "\")".contains(c) || c.is_whitespace()).unwrap_or(address.len());
+        let (mut address, after) = address.split_at(over);
+        let host = address.find('/').unwrap_or(address.len());
+        if let Some(at) = address[..host].rfind('@') {
+            clean.push_str("***");
+            address = &address[at..];
+        }
+        match address.find('?') {
+            Some(asked) => {
+                clean.push_str(&address[..=asked]);
                 clean.push_str("***");
-                &address[host..]
             }
-            None => address,
-        };
+            None => clean.push_str(address),
+        }
+        rest = after;
     }
     clean + rest
 }
@@ -213,6 +220,7 @@ mod tests {
         for (text, expected) in [
             ("rtsp://u:p@h/x", "rtsp://***@h/x"),
             ("a \"rtsp://u:p@ss@h:554\" b http://h/@x", "a \"rtsp://***@h:554\" b http://h/@x"),
+            ("rtsp://h/x?user=u&password=p, http://u:p@h/a?b", "rtsp://h/x?*** http://***@h/a?***"),
             ("none", "none"),
         ] {
             assert_eq!(without_secrets(text), expected);

@@ -14,7 +14,7 @@ use gstsightline::{
     live_record::LiveRecord,
     meta::META_NAME,
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
-    record::{FRAME_MESSAGE, FrameRecord},
+    record::{FRAME_MESSAGE, FrameRecord, PROMPT_REFUSED_MESSAGE},
 };
 
 use super::{
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     cli::RunArgs,
-    feed::{SourceCounts, source::NO_VIDEO},
+    feed::{LossCause, SourceCounts, source::NO_VIDEO},
 };
 
 /// A camera's stamps lie behind the clock by less.
@@ -40,8 +40,6 @@ const START: Duration = Duration::from_secs(30);
 const LAST_BUFFER: Duration = Duration::from_secs(2);
 /// How long the encoder and the muxer may take to finish.
 const FINISHING: Duration = Duration::from_secs(30);
-/// What `sightlinetrack` calls the message about a prompt that it did not use.
-const REFUSED: &str = "sightline-prompt-refused";
 const NO_AGE: u64 = u64::MAX;
 
 /// What is watched, and what was seen.
@@ -208,7 +206,11 @@ impl<'a> Watch<'a> {
             self.status.clear();
             match &news {
                 News::Lost { cause, detail } => {
-                    tracing::warn!("camera lost ({}), trying until it is back: {detail}", cause.as_str());
+                    if *cause == LossCause::NeverCame {
+                        tracing::warn!("camera not reached, trying until it is there: {detail}");
+                    } else {
+                        tracing::warn!("camera lost ({}), trying until it is back: {detail}", cause.as_str());
+                    }
                 }
                 News::Back { gap } => tracing::info!("camera back after {:.1} s", gap.as_secs_f64()),
                 News::Ended => {
@@ -263,7 +265,7 @@ impl<'a> Watch<'a> {
                     } else if structure.name() == LATE_MESSAGE {
                         let late = LateRecord::from_structure(structure).map_err(anyhow::Error::from);
                         self.write(late, failure, |jsonl, late| jsonl.write_late(late));
-                    } else if structure.name() == REFUSED {
+                    } else if structure.name() == PROMPT_REFUSED_MESSAGE {
                         let reason = structure.get::<String>("reason").unwrap_or_default();
                         failure.get_or_insert_with(|| anyhow!("prompt refused: {reason}"));
                         return Next::Done;

@@ -1,7 +1,6 @@
 //! One feed: a corridor of its own on a thread of its own, built anew when it fails.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +20,7 @@ use super::{
     measure::{Measure, SharedTally},
 };
 use crate::{
-    feed::{SourceCounts, SourceEvent, SourceOptions, Supervised, Transport},
+    feed::{Backoff, SourceCounts, SourceEvent, SourceOptions, Supervised, Transport},
     observe::{FeedHealth, Phase},
     run::Input,
 };
@@ -74,7 +73,7 @@ impl Feed {
             looked_at: None,
             lost_since: None,
         };
-        let mut failures = 0;
+        let mut pauses = Backoff::jittered(PAUSES[0]);
         let end = loop {
             if self.stopped() {
                 break End::Stopped;
@@ -83,8 +82,10 @@ impl Feed {
             match self.play(&mut measure) {
                 Ok(end) => break end,
                 Err(error) => {
-                    failures = if begun.elapsed() > SOUND { 1 } else { failures + 1 };
-                    let pause = pause(failures);
+                    if begun.elapsed() > SOUND {
+                        pauses.reset();
+                    }
+                    let pause = pauses.next(PAUSES[1]);
                     self.health.trouble(&format!("{error:#}"));
                     self.health.enter(Phase::Waiting);
                     tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {error:#}");
@@ -282,14 +283,6 @@ fn latency(track: &gst::Element) -> Option<[Duration; 2]> {
     Some([part("latency-p50")?, part("latency-p99")?])
 }
 
-/// Doubling from the first to the longest, the second half by chance, so that feeds that fell together rise apart.
-fn pause(failures: u32) -> Duration {
-    let [first, longest] = PAUSES;
-    let whole = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
-    let chance = (RandomState::new().hash_one(failures) >> 11) as f64 / (1_u64 << 53) as f64;
-    whole.mul_f64(0.5 + chance / 2.0)
-}
-
 fn element_structure(message: &gst::Message) -> Option<&gst::StructureRef> {
     (message.type_() == gst::MessageType::Element).then(|| message.structure()).flatten()
 }
@@ -318,19 +311,4 @@ fn reason_on_bus(bus: &gst::Bus) -> anyhow::Error {
 pub(crate) fn spawn(feed: Feed) -> Result<std::thread::JoinHandle<()>> {
     let name = format!("serve-{}", feed.name);
     std::thread::Builder::new().name(name).spawn(move || feed.run()).context("cannot start a feed's thread")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_cap_and_differ() {
-        for (failures, whole_ms) in [(1, 500), (2, 1000), (3, 2000), (7, 30_000), (u32::MAX, 30_000)] {
-            let whole = Duration::from_millis(whole_ms);
-            let pauses: Vec<_> = (0..50).map(|_| pause(failures)).collect();
-            assert!(pauses.iter().all(|pause| (whole / 2..=whole).contains(pause)), "{failures}: {pauses:?}");
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{failures}");
-        }
-    }
 }

@@ -12,7 +12,7 @@ use gstsightline::{
     live_record::LiveRecord,
     meta::META_NAME,
     query_record::{LATE_MESSAGE, LateRecord, QUERY_MESSAGE, QueryRecord},
-    record::{FRAME_MESSAGE, FrameRecord},
+    record::{CAUGHT_UP_MESSAGE, FRAME_MESSAGE, FrameRecord, PROMPT_APPLIED_MESSAGE, PROMPT_REFUSED_MESSAGE},
 };
 use sightline_core::{Outcome, SkipReason};
 use sightline_telemetry::{FeedMetrics, Masks};
@@ -20,7 +20,6 @@ use sightline_telemetry::{FeedMetrics, Masks};
 use super::lines::Lines;
 use crate::{
     feed::{LossCause, SourceCounts, SourceEvent},
-    observe::without_secrets,
     run::{News, jsonl::JsonlWriter},
 };
 
@@ -89,13 +88,13 @@ impl Measure {
     fn small(&self, structure: &gst::StructureRef) -> Result<()> {
         let Self { feed, metrics, .. } = self;
         match structure.name().as_str() {
-            "sightline-prompt-applied" => metrics.prompt(true),
-            "sightline-prompt-refused" => {
+            PROMPT_APPLIED_MESSAGE => metrics.prompt(true),
+            PROMPT_REFUSED_MESSAGE => {
                 metrics.prompt(false);
                 let reason = structure.get::<String>("reason").unwrap_or_default();
                 tracing::warn!(feed, "prompt refused: {reason}");
             }
-            "sightline-caught-up" => metrics.caught_up(Duration::from_nanos(structure.get("took")?)),
+            CAUGHT_UP_MESSAGE => metrics.caught_up(Duration::from_nanos(structure.get("took")?)),
             _ => {
                 if let Some(record) = LiveRecord::from_structure(structure)? {
                     self.live(&record);
@@ -166,7 +165,7 @@ impl Measure {
                 self.lost_since.take().map(|since| News::Back { gap: since.elapsed() })
             }
             SourceEvent::Lost { cause, detail } => {
-                let (first, detail) = (self.lost_since.is_none(), without_secrets(detail));
+                let (first, detail) = (self.lost_since.is_none(), detail);
                 if first {
                     tracing::warn!(feed, cause = cause.as_str(), "the source is lost: {detail}");
                     // The gap began with the last frame, not with the finding that there is none.
@@ -175,7 +174,7 @@ impl Measure {
                 } else {
                     tracing::debug!(feed, cause = cause.as_str(), "the source is still away: {detail}");
                 }
-                first.then_some(News::Lost { cause: *cause, detail })
+                first.then_some(News::Lost { cause: *cause, detail: detail.clone() })
             }
             SourceEvent::Retrying { attempt, pause } => {
                 tracing::debug!(feed, attempt, ?pause, "the source is tried again");
@@ -241,13 +240,17 @@ pub(crate) fn count_buffers(pad: &gst::Pad, metrics: &Arc<FeedMetrics>) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let meta =
             info.buffer().and_then(|buffer| gst::meta::CustomMeta::from_buffer(buffer, META_NAME).ok());
-        let age = meta.as_ref().and_then(|meta| meta.structure().get::<u64>("age").ok());
-        let masks = match (&meta, age) {
+        let age = |field| {
+            let ns = meta.as_ref().and_then(|meta| meta.structure().get::<u64>(field).ok());
+            ns.map(Duration::from_nanos)
+        };
+        let looked_age = age("looked-age");
+        let masks = match (&meta, looked_age) {
             (None, _) => Masks::None,
-            (Some(_), Some(0)) => Masks::Fresh,
+            (Some(_), Some(Duration::ZERO)) => Masks::Fresh,
             (Some(_), _) => Masks::Coasted,
         };
-        metrics.buffer(masks, age.map(Duration::from_nanos));
+        metrics.buffer(masks, age("age"), looked_age);
         gst::PadProbeReturn::Ok
     });
 }

@@ -29,7 +29,6 @@ pub struct Course {
     way_px_s: [f32; 2],
     /// Natural logarithm of the growth of a side a second.
     growth_s: f32,
-    trust: f32,
 }
 
 impl Course {
@@ -58,7 +57,6 @@ impl Course {
             middle_px: is.middle,
             way_px_s: way.map(|v| v * trust / seconds),
             growth_s: growth.ln() * GROWTH_TRUST * trust / seconds,
-            trust,
         })
     }
 
@@ -72,16 +70,6 @@ impl Course {
             return newer.clone();
         }
         moved(newer, &Move::about(self.middle_px, way, scale))
-    }
-
-    /// Way of the object's middle in pixels of the picture a second, right and down.
-    pub fn speed_px_s(&self) -> [f32; 2] {
-        self.way_px_s
-    }
-
-    /// How far the two masks bear the course out, in `(0, 1]`; it is part of the speed already.
-    pub fn trust(&self) -> f32 {
-        self.trust
     }
 }
 
