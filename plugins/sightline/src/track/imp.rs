@@ -317,27 +317,34 @@ impl BaseTransformImpl for SightlineTrack {
         let early = std::mem::take(&mut state.early);
         let refused: Vec<Command> =
             early.into_iter().filter(|command| !hub.command(command.clone())).collect();
-        let no_thread = |error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
-        if coasts {
-            let desk = Arc::new(coast::Desk::default());
-            let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
-            state.coast = Some((desk, join));
-        }
-        // The two halves are on different frames: each has its own deadline.
-        let (turn, first) =
-            match turn.as_ref().filter(|_| encoder.is_some()).map(sightline_engine_registry::Turn::split) {
-                Some((first, others)) => (Some(others), Some(first)),
-                None => (turn, None),
-            };
-        let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
-        let ahead = ahead.transpose();
-        let (belt, ahead) = ahead.map_err(no_thread)?.unzip();
-        state.ahead = ahead;
-        let join =
-            worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn).map_err(no_thread)?;
-        (state.hub, state.join) = (Some(hub), Some(join));
+        // What was started before a thread that could not be is found there by `stop`.
+        state.hub = Some(Arc::clone(&hub));
         (state.mode, state.layout) = (settings.mode, None);
+        let threads = &mut *state;
+        let started = (|| {
+            if coasts {
+                let desk = Arc::new(coast::Desk::default());
+                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk))?;
+                threads.coast = Some((desk, join));
+            }
+            // The two halves are on different frames: each has its own deadline.
+            let (turn, first) =
+                match turn.as_ref().filter(|_| encoder.is_some()).map(sightline_engine_registry::Turn::split)
+                {
+                    Some((first, others)) => (Some(others), Some(first)),
+                    None => (turn, None),
+                };
+            let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
+            let (belt, ahead) = ahead.transpose()?.unzip();
+            threads.ahead = ahead;
+            threads.join = Some(worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn)?);
+            Ok::<(), std::io::Error>(())
+        })();
         drop(state);
+        if let Err(error) = started {
+            self.stop()?;
+            return Err(gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")));
+        }
         self.latency_ns.store(0, Ordering::Relaxed);
         refused.into_iter().for_each(|command| self.refuse_full(&command));
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use gst::prelude::*;
-use sightline_config::{FeedSettings, FeedTransport, Settings};
+use sightline_config::{FeedSettings, Settings};
 use sightline_telemetry::FeedMetrics;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     measure::{Measure, SharedTally},
 };
 use crate::{
-    feed::{Backoff, SourceCounts, SourceEvent, SourceOptions, Supervised, Transport},
+    feed::{Backoff, SourceCounts, SourceEvent, SourceOptions, Supervised},
     observe::{FeedHealth, Phase},
     run::Input,
 };
@@ -252,11 +252,7 @@ impl Feed {
             retry_base: serve.retry_base,
             retry_cap: serve.retry_cap,
             rtsp_latency: serve.rtsp_latency,
-            transport: match self.feed.transport {
-                FeedTransport::Auto => Transport::Auto,
-                FeedTransport::Tcp => Transport::Tcp,
-                FeedTransport::Udp => Transport::Udp,
-            },
+            transport: self.feed.transport,
             loop_file: self.feed.repeat,
             pace: None,
         }
