@@ -150,7 +150,7 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
         ("sightline_frame_to_mask_seconds_count{feed=\"ball\"}", 20.0),
         ("sightline_mask_age_seconds_count{feed=\"ball\"}", 20.0),
         ("sightline_objects{feed=\"ball\",state=\"tracking\"}", 1.0),
-        ("sightline_model_info{feed=\"ball\",model=\"fake\",provider=\"auto\"}", 1.0),
+        ("sightline_model_info{feed=\"ball\",model=\"fake\",engine=\"fake/cpu\"}", 1.0),
         ("sightline_process_resident_bytes", 1e6),
     ] {
         served.wait(series, |served| served.metric(series) >= least);

@@ -39,6 +39,8 @@ pub(super) struct State {
     /// The image encoder's thread, where it runs ahead.
     ahead: Option<JoinHandle<()>>,
     layout: Option<Arc<Layout>>,
+    /// What runs the model, from the start on.
+    engine: String,
     mode: Mode,
     /// Commands given before the start; as many as the corridor's queue takes.
     early: VecDeque<Command>,
@@ -106,7 +108,8 @@ impl SightlineTrack {
             let small = state.next_small.take();
             if let Some(session) = state.next_session.take() {
                 let relay = super::relay::Relay::new(session, small);
-                return Ok(Opened { relay, turn: None, ahead: settings.encode_ahead == settings::Ahead::On });
+                let (ahead, engine) = (settings.encode_ahead == settings::Ahead::On, "test".to_owned());
+                return Ok(Opened { relay, turn: None, ahead, engine });
             }
         }
         session::open(settings)
@@ -172,6 +175,7 @@ impl SightlineTrack {
                 stats.set(format!("{name}-{part}"), ns(time));
             }
         }
+        stats.set("engine", &self.state().engine);
         stats
     }
 }
@@ -269,7 +273,7 @@ impl BaseTransformImpl for SightlineTrack {
         let opened = std::thread::scope(|scope| scope.spawn(open).join());
         let opened =
             opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
-        let Opened { mut relay, turn, ahead } = opened.map_err(|reason| {
+        let Opened { mut relay, turn, ahead, engine } = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -319,7 +323,7 @@ impl BaseTransformImpl for SightlineTrack {
             early.into_iter().filter(|command| !hub.command(command.clone())).collect();
         // What was started before a thread that could not be is found there by `stop`.
         state.hub = Some(Arc::clone(&hub));
-        (state.mode, state.layout) = (settings.mode, None);
+        (state.mode, state.layout, state.engine) = (settings.mode, None, engine);
         let threads = &mut *state;
         let started = (|| {
             if coasts {

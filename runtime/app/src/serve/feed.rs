@@ -143,7 +143,8 @@ impl Feed {
         if corridor.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(reason_on_bus(&corridor.bus));
         }
-        self.metrics.model(self.model(), &corridor.track.property::<String>("provider"));
+        let stats = corridor.track.property::<gst::Structure>("stats");
+        self.metrics.model(self.model(), stats.get::<&str>("engine")?);
         let (sender, events) = sync_channel(EVENTS);
         let metrics = Arc::clone(&self.metrics);
         let told = move |event: SourceEvent| {
