@@ -8,6 +8,7 @@
 mod attempt;
 mod backoff;
 mod door;
+mod news;
 pub(crate) mod source;
 mod stamps;
 mod supervisor;
@@ -20,7 +21,11 @@ use anyhow::{Context as _, Result};
 use gst::prelude::*;
 use sightline_config::FeedTransport;
 
-pub(crate) use self::{backoff::Backoff, stamps::Mend};
+pub(crate) use self::{
+    backoff::Backoff,
+    news::{News, Presence},
+    stamps::Mend,
+};
 use self::{door::Door, supervisor::Supervisor};
 use crate::run::input::Input;
 

@@ -20,7 +20,7 @@ use super::{
     measure::{Measure, SharedTally},
 };
 use crate::{
-    feed::{Backoff, SourceCounts, SourceEvent, SourceOptions, Supervised},
+    feed::{Backoff, Presence, SourceCounts, SourceEvent, SourceOptions, Supervised},
     observe::{FeedHealth, Phase},
     run::Input,
 };
@@ -71,7 +71,7 @@ impl Feed {
             lines,
             server: self.settings.llm.url.is_some(),
             looked_at: None,
-            lost_since: None,
+            presence: Presence::new(),
         };
         let mut pauses = Backoff::jittered(PAUSES[0]);
         let end = loop {
@@ -86,9 +86,11 @@ impl Feed {
                         pauses.reset();
                     }
                     let pause = pauses.next(PAUSES[1]);
-                    self.health.trouble(&format!("{error:#}"));
+                    let reason = format!("{error:#}");
+                    self.health.trouble(&reason);
                     self.health.enter(Phase::Waiting);
-                    tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {error:#}");
+                    tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {reason}");
+                    measure.restarted(&reason);
                     self.wait(pause);
                     self.metrics.restarted();
                     self.tally.lock().restarts += 1;
