@@ -56,7 +56,7 @@ impl Nvrtc {
     /// `Kind::NoCompiler` when the file does not open, lacks a function or does not tell its version.
     pub fn open(path: &Path) -> Result<Self, CudaError> {
         let refuse = |got: &dyn fmt::Display| {
-            CudaError::new(Kind::NoCompiler, "NVRTC", "a library that opens", format_args!("{got}"))
+            CudaError::new(Kind::NoCompiler, "NVRTC", "a library that opens", format_args!("{}: {got}", path.display()))
         };
         let symbols = Symbols::open(path).map_err(|error| refuse(&error))?;
         let (mut major, mut minor) = (0, 0);
