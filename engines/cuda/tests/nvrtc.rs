@@ -21,7 +21,8 @@ fn kernels_compile_for_every_gpu_we_name() {
     assert_eq!(nvrtc.version(), Version(13_000));
     for architecture in [87, 90, 110] {
         let started = Instant::now();
-        let image = compile(&nvrtc, architecture).unwrap_or_else(|error| panic!("sm_{architecture}: {error}"));
+        let image =
+            compile(&nvrtc, architecture).unwrap_or_else(|error| panic!("sm_{architecture}: {error}"));
         let Image::Cubin(code) = image else { panic!("sm_{architecture}: assembly") };
         assert_eq!(code[..4], *b"\x7fELF");
         eprintln!("sm_{architecture}: {} bytes in {:?}", code.len(), started.elapsed());

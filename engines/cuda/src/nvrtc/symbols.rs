@@ -43,7 +43,8 @@ pub(super) struct Symbols {
 
 /// Libraries beside `path` that NVRTC opens by their name alone; opened before it, they are found wherever they lie.
 fn builtins(path: &Path) -> Vec<Library> {
-    let beside = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let beside =
+        path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     beside
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so."))
         // SAFETY: as for NVRTC itself, whose part it is.

@@ -153,7 +153,10 @@ pub(crate) fn arena(_: &Arc<CudaDevice>) {
     drop(again);
     arena.seal();
     let error = device.alloc(1).expect_err("sealed");
-    assert_eq!((error.kind(), error.to_string().as_str()), (Api::Unavailable, "sealed device arena: expected no allocation, got 1 bytes asked for"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Api::Unavailable, "sealed device arena: expected no allocation, got 1 bytes asked for")
+    );
 }
 
 pub(crate) fn refusals(device: &Arc<CudaDevice>) {
@@ -177,9 +180,13 @@ pub(crate) fn refusals(device: &Arc<CudaDevice>) {
     }
     let foreign = DeviceTensor { buffer: Arc::new(Host), ..four.clone() };
     let half = DeviceTensor { dtype: DType::F16, ..four.clone() };
-    for (case, tensor) in
-        [("outside", &elsewhere), ("crooked", &crooked), ("overflow", &huge), ("host", &foreign), ("half", &half)]
-    {
+    for (case, tensor) in [
+        ("outside", &elsewhere),
+        ("crooked", &crooked),
+        ("overflow", &huge),
+        ("host", &foreign),
+        ("half", &half),
+    ] {
         let error = device.fill(on, 1.0, tensor).expect_err(case);
         assert_eq!(error.kind(), Api::Interface, "{case}: {error}");
     }

@@ -133,9 +133,13 @@ pub(crate) fn parts_and_padded_rows(device: &Arc<CudaDevice>) {
 pub(crate) fn masks(device: &Arc<CudaDevice>) {
     let mut numbers = Numbers::new(5);
     let mut finder = MaskFinder::new(device.clone(), 4, 200, 150, 20_000).unwrap();
-    for (low, size) in
-        [((48, 48), (200, 150)), ((32, 40), (61, 33)), ((16, 16), (16, 16)), ((5, 7), (1, 65)), ((3, 3), (7, 1))]
-    {
+    for (low, size) in [
+        ((48, 48), (200, 150)),
+        ((32, 40), (61, 33)),
+        ((16, 16), (16, 16)),
+        ((5, 7), (1, 65)),
+        ((3, 3), (7, 1)),
+    ] {
         let each: Vec<Vec<f32>> = vec![
             blobs(&mut numbers, low.0, low.1),
             numbers.floats(low.0 * low.1),
@@ -200,7 +204,11 @@ pub(crate) fn overlay(device: &Arc<CudaDevice>) {
             let planes: Vec<_> =
                 expected.planes.iter().map(|(data, stride)| Plane { data, stride_bytes: *stride }).collect();
             let drawn = Picture::new(format, size.0, size.1, &planes).unwrap();
-            assert_eq!(downloaded(device, ON, &out), reference::preprocess(&drawn, &spec), "{format:?} {size:?}");
+            assert_eq!(
+                downloaded(device, ON, &out),
+                reference::preprocess(&drawn, &spec),
+                "{format:?} {size:?}"
+            );
         }
     }
 }
