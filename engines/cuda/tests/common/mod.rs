@@ -57,6 +57,8 @@ impl Owned {
         let mut numbers = Numbers::new(seed);
         let planes = (0..format.planes()).map(|plane| {
             let (row, rows) = format.plane_extent(plane, size.0, size.1);
+            // No two planes alike, or one's stride would do for the other.
+            let padding = padding + plane;
             ((0..(row + padding) * rows).map(|_| (16 + numbers.next() % 220) as u8).collect(), row + padding)
         });
         Self { format, size, planes: planes.collect(), color: Default::default() }

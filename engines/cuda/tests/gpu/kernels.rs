@@ -40,7 +40,9 @@ pub(crate) fn tensors(device: &Arc<CudaDevice>) {
     for dims in [&[1][..], &[3, 5], &[2, 256, 9, 7]] {
         let count = dims.iter().product();
         let mut values: Vec<f32> = numbers.floats(count).iter().map(|value| value * 50.0).collect();
-        values[0] = f32::NAN;
+        // Ties to even, either way, and what is no number.
+        let special = [f32::NAN, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, f32::INFINITY, -0.0, f32::MAX];
+        values.iter_mut().zip(special).for_each(|(to, special)| *to = special);
         let (from, to) = (uploaded(device, dims, &values), tensor(device, DType::F32, dims));
         assert_eq!(downloaded(device, ON, &to), vec![0.0; count], "memory is zeroed");
 
