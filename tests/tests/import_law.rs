@@ -21,8 +21,19 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
     ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
     (
+        "sightline-engine-tensorrt",
+        &["sightline-core", "sightline-engine-api"],
+        &["gstreamer", "tokio", "ort"],
+    ),
+    (
         "sightline-engine-registry",
-        &["sightline-core", "sightline-engine-api", "sightline-engine-ort", "sightline-engine-fake"],
+        &[
+            "sightline-core",
+            "sightline-engine-api",
+            "sightline-engine-ort",
+            "sightline-engine-fake",
+            "sightline-engine-tensorrt",
+        ],
         &["gstreamer", "tokio"],
     ),
     (
