@@ -111,6 +111,7 @@ fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, Eng
             .get(&GraphName::MaskDownsample)
             .map(|graph| load(GraphName::MaskDownsample, graph))
             .transpose()?,
+        device: None,
         spec,
     })
 }
