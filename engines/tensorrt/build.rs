@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (major, folder) in headers::choose(&named, &system)? {
         println!("cargo::rerun-if-changed={}", folder.join("NvInferVersion.h").display());
         println!("cargo::rustc-cfg=shim_{major}");
+        // The mock of the tests is built from the same headers.
+        println!("cargo::rustc-env=SIGHTLINE_TENSORRT_HEADERS_{major}={}", folder.display());
         cc::Build::new()
             .cpp(true)
             .std("c++17")

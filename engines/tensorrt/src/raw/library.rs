@@ -26,7 +26,7 @@ impl Library {
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         // SAFETY: loading runs the library's initialisers. The caller names a TensorRT; it is trusted as any library
         // that is linked would be.
-        let library = unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
+        let library = unsafe { libloading::Library::new(path) }.map_err(|error| reason(&error))?;
         let library = ManuallyDrop::new(library);
         let number = |names: &[&str]| {
             let found = names.iter().find_map(|name| {
@@ -82,4 +82,9 @@ impl Library {
     pub(crate) fn create(&self) -> Option<CreateFn> {
         self.create
     }
+}
+
+/// The loader's own words, which the binding keeps behind its own.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
