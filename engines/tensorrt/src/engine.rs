@@ -1,11 +1,14 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, Kind, Pending, Stream, TensorMut, TensorRef,
-    check_bindings,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, GraphSpec, Kind, Pending, Stream,
+    TensorMut, TensorRef, check_bindings,
 };
 
-use crate::{Context, Plan};
+use crate::{
+    Context, Plan, Runtime,
+    plan::{Gpu, fitting},
+};
 
 /// A graph in TensorRT: one plan, or several for different sizes, of which each run takes the smallest that covers
 /// its shapes. Takes and gives device tensors only.
@@ -74,6 +77,27 @@ impl TensorRtEngine {
         let provider = format!("tensorrt {}.{}.{}", version.major, version.minor, version.patch);
         tracing::debug!(graph = name, provider, plans = plans.len(), scratch_bytes = bytes, "graph loaded");
         Ok(Self { name, provider, device: ops.device(), io, ops, plans, slots })
+    }
+}
+
+impl TensorRtEngine {
+    /// Finds the plans of a model's graph in `folders`, checks them against this machine, and readies all that fit.
+    ///
+    /// # Errors
+    /// `Kind::Model` when there is none (what to type), none that fits (what differs), or one that TensorRT cannot
+    /// load; else as [`Runtime::load`] and [`TensorRtEngine::new`].
+    pub fn find(
+        runtime: &Runtime,
+        gpu: &Gpu,
+        folders: &[PathBuf],
+        graph: GraphName,
+        spec: &GraphSpec,
+        contexts: usize,
+    ) -> Result<Self, EngineError> {
+        let name = graph.as_str();
+        let paths = fitting(folders, name, &spec.sha256, &runtime.machine(gpu.clone()))?;
+        let plans = paths.iter().map(|path| runtime.load(name, path, gpu, Some(&spec.io)));
+        Self::new(plans.collect::<Result<_, _>>()?, contexts)
     }
 }
 

@@ -1,5 +1,5 @@
 //! NVIDIA's own libraries, where they were fetched (`make tensorrt-libs`): they say their version, and without a driver they say so.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 

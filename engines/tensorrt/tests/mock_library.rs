@@ -10,7 +10,8 @@ use std::{
 
 use sightline_core::{DType, TensorView};
 use sightline_engine_api::{
-    Device, DeviceTensor, Dim, Engine, EngineError, GraphIo, Kind, Port, Stream, TensorMut, TensorRef,
+    Device, DeviceTensor, Dim, Engine, EngineError, GraphIo, GraphName, GraphSpec, Kind, Port, Stream,
+    TensorMut, TensorRef,
 };
 use sightline_engine_tensorrt::{
     Context, Plan, Runtime, TensorRtEngine,
@@ -353,6 +354,20 @@ fn a_foreign_or_corrupt_plan_never_reaches_tensorrt() {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert!(mock.calls().is_empty(), "TensorRT was not asked");
+
+        // The same for the graph of a model, which is looked for by its hash.
+        let spec = GraphSpec { file: "x.onnx".into(), sha256: "0".repeat(64), io: GraphIo::default() };
+        let folders = [folder.path().to_owned()];
+        let find = |graph| TensorRtEngine::find(&runtime, &gpu, &folders, graph, &spec, 1);
+        let error = find(GraphName::ImageEncoder).expect_err("no plan of it");
+        assert!(error.to_string().contains("engines build"), "{error}");
+        let mine = put(PlanKey { component: "mask_downsample".into(), ..key.clone() });
+        let plan = "mock-plan\nscratch 0\n";
+        fs::write(&mine, plan).unwrap();
+        let mine_key = Sidecar::read(&mine).unwrap().key;
+        Sidecar::new(mine_key, &GraphIo::default(), plan.as_bytes(), 1.0).write(&mine).unwrap();
+        assert_eq!(find(GraphName::MaskDownsample).unwrap().name(), "mask_downsample");
+        mock.calls();
 
         fs::remove_file(&corrupt).unwrap();
         let good = put(key.clone());

@@ -250,7 +250,7 @@ impl PlanKey {
     }
 }
 
-fn short(hex: &str) -> &str {
+pub(super) fn short(hex: &str) -> &str {
     hex.get(..8).unwrap_or(hex)
 }
 
