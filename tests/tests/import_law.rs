@@ -22,6 +22,11 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
     ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
     (
+        "sightline-engine-tensorrt",
+        &["sightline-core", "sightline-engine-api"],
+        &["gstreamer", "tokio", "ort"],
+    ),
+    (
         "sightline-engine-registry",
         &[
             "sightline-core",
@@ -29,6 +34,7 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
             "sightline-engine-cuda",
             "sightline-engine-ort",
             "sightline-engine-fake",
+            "sightline-engine-tensorrt",
         ],
         &["gstreamer", "tokio"],
     ),
