@@ -23,6 +23,7 @@ use sightline_engine_api::Kind;
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
 pub use load::{LoadOptions, default_threads, load};
 pub use provider::Provider;
+pub use sightline_engine_tensorrt::plan;
 pub use shared::{Turn, shared};
 pub use tune::{TuneKey, Tuned, keep_tuned, tuned};
 
