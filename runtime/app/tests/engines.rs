@@ -243,7 +243,7 @@ fn a_build_that_fails_leaves_nothing() {
             "printf half > \"$plan\"; said '[E] Error[9]: no kernel'; said '[E] Engine could not be created'; exit 1",
             "got exit status: 1: Error[9]: no kernel",
         ),
-        ("disk full", "printf plan > /dev/full || exit 1", "No space left on device"),
+        ("disk full", "cat \"$0\" > /dev/full || exit 1", "No space left on device"),
         ("nothing written", "said '[I] done'", "expected trtexec to write a plan, got none: done"),
         ("an empty file", ": > \"$plan\"", "expected trtexec to write a plan, got none"),
         ("crashed", "printf half > \"$plan\"; kill -SEGV $$", "signal: 11"),
