@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
+from . import ExportError
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
+from .rewrites import chained
 from .sam2_graphs import MaskDownsample as MaskDownsample
 from .sam2_graphs import by_object, pick
 
@@ -25,14 +27,18 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.decoder = model.mask_decoder
+        self.vision, decoder = copy.deepcopy(model.vision_encoder), model.mask_decoder
         # RepViT's training branches summed into one convolution by its own code: 8 % less time.
-        self.vision = copy.deepcopy(model.vision_encoder)
         self.vision.backbone.timm_model = reparameterize_model(self.vision.backbone.timm_model)
+        # Nothing reads the fine levels but the decoder's own projections.
+        neck = self.vision.neck
+        if not {0, 1}.isdisjoint(neck.fpn_top_down_levels):
+            raise ExportError(f"image encoder: expected fine levels by themselves, got {neck.fpn_top_down_levels}")
+        neck.convs[3] = chained(neck.convs[3], decoder.conv_s0)
+        neck.convs[2] = chained(neck.convs[2], decoder.conv_s1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        levels, decoder = self.vision(image).fpn_hidden_states, self.decoder
-        return decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2]
+        return tuple(self.vision(image).fpn_hidden_states[:3])
 
 
 def fused(layer: nn.Module) -> FusedLayer:
@@ -40,7 +46,7 @@ def fused(layer: nn.Module) -> FusedLayer:
     own, cross = (Projections(attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj)
                   for attn in (layer.self_attn, layer.cross_attn_image))
     norms = (layer.layer_norm1, layer.layer_norm2, layer.layer_norm3)
-    return FusedLayer(layer, Parts(norms, own, cross, layer.mlp))
+    return FusedLayer(layer, Parts(norms, own, cross, layer.mlp), narrow=True)
 
 
 class MemoryAttention(nn.Module):
@@ -52,15 +58,14 @@ class MemoryAttention(nn.Module):
         side = model.image_size // 16
         position = model.vision_encoder.neck.position_encoding
         pos = position(torch.Size((1, model.hidden_dim, side, side)), "cpu", torch.float32)
-        queries, keys = (Rope(*(table[0] for table in published.rotary_emb(pos, ids)))
+        # The published tables have every angle twice.
+        queries, keys = (Rope(*(table[0, :, ::2].contiguous() for table in published.rotary_emb(pos, ids)))
                          for ids in (published.position_ids, published.position_ids_k))
         # The latents of the whole frame have no place and are not turned.
         still = model.config.perceiver_resampler_num_latents
-        keys = Rope(torch.cat((torch.ones(still, keys.cos.shape[1]), keys.cos)),
-                    torch.cat((torch.zeros(still, keys.sin.shape[1]), keys.sin)))
         self.attention = FusedMemoryAttention(
             [fused(layer) for layer in published.layers], published.layer_norm,
-            pos.flatten(2).transpose(1, 2), True, queries, keys)
+            pos.flatten(2).transpose(1, 2), True, queries, keys, still)
         with torch.no_grad():
             blank = torch.zeros(1, model.mem_dim, side, side)
             _, mem_pos = model.spatial_perceiver(blank, blank)

@@ -4,6 +4,8 @@ S is the image size, F = S/16, T = F*F tokens a memory, h = S/4, C the model wid
 width, B the number of objects; where slots are said to be [B,NM], a model of closed sizes has [NM].
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 
 from . import ExportError
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
+from .rewrites import chained
 
 
 class ImageEncoder(nn.Module):
@@ -20,28 +23,27 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
-        trunk = model.image_encoder.trunk
+        self.encoder, decoder = copy.deepcopy(model.image_encoder), model.sam_mask_decoder
+        trunk, neck = self.encoder.trunk, self.encoder.neck
         side = model.image_size // 4
         # Bicubic Resize is baked: some runtimes run it as linear without saying so.
         baked = type(trunk)._get_pos_embed(trunk, (side, side)).detach()
         self.register_buffer("pos_embed", baked)
+        trunk._get_pos_embed = lambda _hw: self.pos_embed
+        # Nothing reads the fine levels but the decoder's own projections.
+        if not {0, 1}.isdisjoint(neck.fpn_top_down_levels):
+            raise ExportError(f"image encoder: expected fine levels by themselves, got {neck.fpn_top_down_levels}")
+        for conv, projection in ((neck.convs[3], decoder.conv_s0), (neck.convs[2], decoder.conv_s1)):
+            conv.conv = chained(conv.conv, projection)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        trunk = self.model.image_encoder.trunk
-        trunk._get_pos_embed = lambda _hw: self.pos_embed
-        try:
-            return tuple(self.model.forward_image(image)["backbone_fpn"])
-        finally:
-            del trunk._get_pos_embed
+        return tuple(self.encoder(image)["backbone_fpn"])
 
 
 def rope_tables(attn: nn.Module, side: int) -> Rope:
     """The tables of a published `RoPEAttention` for side x side tokens."""
     cis = attn.compute_cis(end_x=side, end_y=side)
-    cos = cis.real.repeat_interleave(2, dim=-1).contiguous()
-    sin = cis.imag.repeat_interleave(2, dim=-1).contiguous()
-    return Rope(cos, sin)
+    return Rope(cis.real.contiguous(), cis.imag.contiguous())
 
 
 def fused(layer: nn.Module) -> FusedLayer:
