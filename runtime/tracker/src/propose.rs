@@ -12,7 +12,9 @@ use crate::{
     frames::Found,
     graphs::Graphs,
     prompt::{Ask, Resolved},
+    said::Places,
     session::Eyes,
+    slab::Slab,
     view::{Sights, Viewer},
 };
 
@@ -70,7 +72,7 @@ const SPRINKLE: f32 = 0.003;
 pub struct Proposer {
     options: ProposalOptions,
     /// What the model saw of the frame, and the part of the picture that is.
-    features: Vec<Vec<f32>>,
+    features: Vec<Slab>,
     view: NormBox,
     /// Prompts to be tried, the next one last; with whether they come from a hint.
     open: Vec<(Ask, bool)>,
@@ -87,7 +89,7 @@ impl Proposer {
     pub(crate) fn new(
         spec: &ModelSpec,
         options: ProposalOptions,
-        features: Vec<Vec<f32>>,
+        features: Vec<Slab>,
         view: NormBox,
         hints: &[NormBox],
     ) -> Self {
@@ -132,10 +134,13 @@ impl Proposer {
         if let Resolved::Points { coords, labels, multimask } =
             ask.resolve(&graphs.spec, graphs.fixed_points(), self.view)
         {
-            graphs.set_prev_mask(0, None, NormBox::WHOLE);
-            graphs.ignore_memory(&self.features, true);
-            graphs.decode_points(&self.features, &coords, &labels, multimask, false)?;
-            let decoded = graphs.decoded(0);
+            graphs.begin()?;
+            graphs.set_prev_mask(0, None, NormBox::WHOLE)?;
+            graphs.ignore_memory(&self.features, true)?;
+            let (seat, places) = (graphs.take_seat(1), Places::default());
+            graphs.decode_points(&self.features, &coords, &labels, multimask, false, seat, &places)?;
+            graphs.collect()?;
+            let decoded = graphs.decoded(seat, 0);
             self.logits.copy_from_slice(decoded.low_res);
             self.take(decoded.iou, graphs.spec.masks.width_px, hinted);
         }
@@ -207,28 +212,31 @@ impl Tracker {
         hints: &[NormBox],
         eyes: Option<&mut Eyes>,
     ) -> Result<Proposer, TrackerError> {
-        let Self { graphs, frames, .. } = self;
+        let Self { graphs, frames, aside, .. } = self;
         let Found::Kept { tick, degraded: false } = frames.find(at) else {
             return Err(frames.gone_error(at));
         };
+        graphs.begin()?;
+        let mut copied = proposal_features(graphs, aside)?;
         // A session that was split has no eyes, and keeps features, not pictures.
-        let (features, view) = match frames.picture(tick).zip(eyes) {
+        let view = match frames.picture(tick).zip(eyes) {
             Some((picture, eyes)) => {
                 let picture = picture.picture().map_err(TrackerError::picture)?;
                 let sights = Sights { anywhere: true, ..Sights::default() };
                 let mut viewer = Viewer::new(graphs.spec.view, &graphs.spec.image);
-                let (image, view) = eyes.look(&picture, sights, &mut viewer)?;
-                let mut features = graphs.feature_buffers();
-                graphs.encode(image, &mut features)?;
-                (features, view)
+                let view = eyes.look(&picture, sights, &mut viewer, &mut graphs.intake)?;
+                graphs.encode(None, &mut copied)?;
+                view
             }
             None if frames.has_features(tick) => {
                 let look = frames.look(tick);
-                (look.features.to_vec(), look.view)
+                let mut levels = copied.iter_mut().zip(look.features);
+                levels.try_for_each(|(to, from)| to.copy_from(&graphs.ground, from))?;
+                look.view
             }
             None => return Err(frames.gone_error(at)),
         };
-        Ok(Proposer::new(&graphs.spec, options, features, view, hints))
+        Ok(Proposer::new(&graphs.spec, options, copied, view, hints))
     }
 
     /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
@@ -237,6 +245,18 @@ impl Tracker {
     /// `Kind::Engine` when the graph fails; what was found stays.
     pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
         Ok(proposer.step(&mut self.graphs)?)
+    }
+}
+
+/// Room for a frame's features: on a device there is one.
+fn proposal_features(graphs: &Graphs, aside: &Option<Vec<Slab>>) -> Result<Vec<Slab>, TrackerError> {
+    match aside {
+        Some(levels) if levels.iter().any(Slab::is_shared) => {
+            let expected = format!("one frame at a time, as the model is on {:?}", graphs.ground.device());
+            Err(TrackerError::prompt("proposals", expected, "a second one"))
+        }
+        Some(levels) => Ok(levels.clone()),
+        None => Ok(graphs.feature_buffers()?),
     }
 }
 
