@@ -3,6 +3,8 @@
 //! A grid of clicks, then a box around each of the best masks they gave: a small model gives a better mask for a box than
 //! for a click, and knows better how good it is. One decoder run a step, so that live frames come first.
 
+use std::sync::Arc;
+
 use sightline_core::{NormBox, NormPoint};
 use sightline_engine_api::{EngineError, ModelSpec};
 use sightline_vision::{ComponentFilter, Region};
@@ -73,6 +75,7 @@ pub struct Proposer {
     options: ProposalOptions,
     /// What the model saw of the frame, and the part of the picture that is.
     features: Vec<Slab>,
+    _taken: Arc<()>,
     view: NormBox,
     /// Prompts to be tried, the next one last; with whether they come from a hint.
     open: Vec<(Ask, bool)>,
@@ -89,7 +92,7 @@ impl Proposer {
     pub(crate) fn new(
         spec: &ModelSpec,
         options: ProposalOptions,
-        features: Vec<Slab>,
+        (features, taken): (Vec<Slab>, Arc<()>),
         view: NormBox,
         hints: &[NormBox],
     ) -> Self {
@@ -115,6 +118,7 @@ impl Proposer {
         Self {
             options,
             features,
+            _taken: taken,
             view,
             open,
             boxes_made: !spec.prompts.boxes,
@@ -217,7 +221,7 @@ impl Tracker {
             return Err(frames.gone_error(at));
         };
         graphs.begin()?;
-        let mut copied = proposal_features(graphs, aside)?;
+        let (mut copied, taken) = room(graphs, aside)?;
         // A session that was split has no eyes, and keeps features, not pictures.
         let view = match frames.picture(tick).zip(eyes) {
             Some((picture, eyes)) => {
@@ -236,7 +240,7 @@ impl Tracker {
             }
             None => return Err(frames.gone_error(at)),
         };
-        Ok(Proposer::new(&graphs.spec, options, copied, view, hints))
+        Ok(Proposer::new(&graphs.spec, options, (copied, taken), view, hints))
     }
 
     /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
@@ -248,15 +252,15 @@ impl Tracker {
     }
 }
 
-/// Room for a frame's features: on a device there is one.
-fn proposal_features(graphs: &Graphs, aside: &Option<Vec<Slab>>) -> Result<Vec<Slab>, TrackerError> {
+/// Room for a frame's features, until the token is dropped: on a device there is one.
+fn room(graphs: &Graphs, aside: &Option<(Vec<Slab>, Arc<()>)>) -> Result<(Vec<Slab>, Arc<()>), TrackerError> {
     match aside {
-        Some(levels) if levels.iter().any(Slab::is_shared) => {
-            let expected = format!("one frame at a time, as the model is on {:?}", graphs.ground.device());
-            Err(TrackerError::prompt("proposals", expected, "a second one"))
+        Some((_, taken)) if Arc::strong_count(taken) > 1 => {
+            let expected = "those of one frame at a time, as the model is on a device";
+            Err(TrackerError::prompt("proposals", expected, "a second frame's"))
         }
-        Some(levels) => Ok(levels.clone()),
-        None => Ok(graphs.feature_buffers()?),
+        Some(aside) => Ok(aside.clone()),
+        None => Ok((graphs.feature_buffers()?, Arc::default())),
     }
 }
 

@@ -202,11 +202,6 @@ impl Slab {
             }
         }
     }
-
-    /// Whether somebody else holds its device memory.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.device.as_ref().is_some_and(|tensor| Arc::strong_count(&tensor.buffer) > 1)
-    }
 }
 
 /// `len` values from `start`.

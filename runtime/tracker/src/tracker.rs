@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, Prompt, StageTimes};
 use sightline_engine_api::{Model, ModelSpec};
 
@@ -46,8 +48,8 @@ pub struct Tracker {
     pub(crate) catching: Vec<CatchUp>,
     /// Buffers of objects that are gone, for those to come.
     pub(crate) spare: Vec<Object>,
-    /// On a device: a copy of a frame's features, for proposals.
-    pub(crate) aside: Option<Vec<Slab>>,
+    /// On a device: room for a frame's features, for proposals, and who uses it.
+    pub(crate) aside: Option<(Vec<Slab>, Arc<()>)>,
     /// Tracked frames are written to memory.
     remembering: bool,
 }
@@ -93,7 +95,10 @@ impl Tracker {
         Ok(Self {
             frames: Frames::new(history, memory_bytes, parts, || graphs.feature_buffers())?,
             late_look: LateLook::new(&graphs)?,
-            aside: graphs.ground.is_device().then(|| graphs.feature_buffers()).transpose()?,
+            aside: match graphs.ground.is_device() {
+                true => Some((graphs.feature_buffers()?, Arc::default())),
+                false => None,
+            },
             graphs,
             objects: Vec::with_capacity(options.max_objects),
             joining: Vec::with_capacity(options.max_objects),
