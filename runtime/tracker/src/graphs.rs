@@ -60,8 +60,6 @@ pub(crate) struct Graphs {
     windows: Vec<Window>,
     padding: (Vec<f32>, Vec<f32>),
     serial: u64,
-    /// Work was given that nobody has waited for.
-    unsettled: bool,
     /// Time spent since it was last taken. On a device a graph's is that of telling it what to do, and the decoder's
     /// holds the wait for all of them.
     pub(crate) times: StageTimes,
@@ -104,7 +102,6 @@ impl Graphs {
             windows: windows.map(|_| Window::new(&ground, sizes, lanes)).collect::<Result<_, _>>()?,
             padding: prompt::padding(&spec, fixed_points),
             serial: 0,
-            unsettled: false,
             times: StageTimes::default(),
             ground,
             spec,
@@ -117,17 +114,10 @@ impl Graphs {
         self.lanes
     }
 
-    /// Begins a frame, or whatever is concluded as a whole.
-    ///
-    /// # Errors
-    /// Where the device reports one.
-    pub(crate) fn begin(&mut self) -> Result<(), EngineError> {
+    /// Begins a frame, or whatever is concluded as a whole. What one that failed has left behind may still be read and
+    /// written by what it began; nobody looks at it.
+    pub(crate) fn begin(&mut self) {
         self.taken = 0;
-        // What a frame that failed was doing may still read features whose place is used again.
-        if std::mem::replace(&mut self.unsettled, true) {
-            self.ground.encode_after_tracking()?;
-        }
-        Ok(())
     }
 
     /// A place for what a decoder run says of `count` objects.
@@ -150,7 +140,6 @@ impl Graphs {
             drop(parts);
             self.said[..self.taken].iter().try_for_each(|said| said.check("decoder", mask))?;
         }
-        self.unsettled = false;
         Ok(())
     }
 

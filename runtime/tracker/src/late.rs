@@ -88,12 +88,7 @@ impl Tracker {
         let Some(first) = catching.iter().min_by_key(|late| (late.tick, !late.is_fresh())) else {
             return progress;
         };
-        if let Err(error) = graphs.begin() {
-            progress.given_up.push(GivenUp { object: first.object.id, error: error.into() });
-            let id = first.object.id;
-            self.drop_late(|late| late.object.id == id);
-            return progress;
-        }
+        graphs.begin();
         let (tick, fresh, exact) = (first.tick, first.is_fresh(), first.exact);
         // Where pictures are kept they are looked at again, around those who catch up.
         let again = !exact && eyes.is_some() && frames.picture(tick).is_some();

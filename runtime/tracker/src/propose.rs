@@ -138,7 +138,7 @@ impl Proposer {
         if let Resolved::Points { coords, labels, multimask } =
             ask.resolve(&graphs.spec, graphs.fixed_points(), self.view)
         {
-            graphs.begin()?;
+            graphs.begin();
             graphs.set_prev_mask(0, None, NormBox::WHOLE)?;
             graphs.ignore_memory(&self.features, true)?;
             let (seat, places) = (graphs.take_seat(1), Places::default());
@@ -220,7 +220,7 @@ impl Tracker {
         let Found::Kept { tick, degraded: false } = frames.find(at) else {
             return Err(frames.gone_error(at));
         };
-        graphs.begin()?;
+        graphs.begin();
         let (mut copied, taken) = room(graphs, aside)?;
         // A session that was split has no eyes, and keeps features, not pictures.
         let view = match frames.picture(tick).zip(eyes) {

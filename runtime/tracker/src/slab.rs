@@ -111,11 +111,6 @@ impl Ground {
     ) -> Result<(), EngineError> {
         self.0.as_ref().map_or(Ok(()), |ops| ops.download(Stream::TRACK, parts))
     }
-
-    /// What is encoded from now on waits for all tracking given so far.
-    pub(crate) fn encode_after_tracking(&self) -> Result<(), EngineError> {
-        self.0.as_ref().map_or(Ok(()), |ops| ops.order(Stream::TRACK, Stream::ENCODE))
-    }
 }
 
 /// Values that graphs read and write, where the engines are. Where that is a device there may be as many on the host,

@@ -163,7 +163,7 @@ impl Tracker {
     ) -> Result<StageTimes, TrackerError> {
         self.check_newer(frame)?;
         self.graphs.times = StageTimes::default();
-        self.graphs.begin()?;
+        self.graphs.begin();
         self.graphs.encode(image, self.frames.under_way(view))?;
         self.follow(frame)
     }
@@ -179,8 +179,7 @@ impl Tracker {
         self.graphs.times = StageTimes::default();
         room.intake.track_after()?;
         self.frames.under_way(NormBox::WHOLE).swap_with_slice(&mut room.features);
-        // After the swap: what a frame that failed still does with the features that went keeps the encoder waiting.
-        self.graphs.begin()?;
+        self.graphs.begin();
         self.follow(frame)
     }
 
@@ -287,8 +286,8 @@ impl Tracker {
         let pace = Pace { now: Default::default(), within: None };
         let done = loop {
             let look = self.frames.look(late.tick);
-            let begun = self.graphs.begin();
-            match begun.and_then(|()| advance_late(&mut self.graphs, look, &mut [&mut late])) {
+            self.graphs.begin();
+            match advance_late(&mut self.graphs, look, &mut [&mut late]) {
                 Err(error) => break Err(error),
                 Ok(()) if !late.go_on(&self.frames, pace) => break Ok(()),
                 Ok(()) => {}

@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sightline_core::{FrameResult, ObjectId, Picture, PixelFormat, Plane, TrackState};
+use sightline_core::{FrameResult, ObjectId, Picture, PixelFormat, Plane, TensorViewMut, TrackState};
 use sightline_engine_api::{
-    Device, DeviceTensor, Engine, GraphName, Kind as EngineKind, Model, Stream, TensorMut,
+    Device, DeviceTensor, Engine, GraphName, Kind as EngineKind, Model, Stream, TensorMut, ViewSpec,
 };
 use sightline_engine_fake::{
-    DeviceCounts, FakeDevice, FakeHandle, FakeOptions, Fault, SIDE_PX, Schedule, model as fake,
+    DeviceCounts, FakeDevice, FakeHandle, FakeOptions, Fault, FnEngine, SIDE_PX, Schedule, model as fake,
 };
 use sightline_tracker::{Applied, At, Kind, Options, Pace, ProposalOptions, Session, Tracker};
 use support::{
@@ -238,6 +238,47 @@ fn proposals_are_the_same() {
     let said =
         "proposals: expected those of one frame at a time, as the model is on a device, got a second frame's";
     assert_eq!(second.unwrap_err().to_string(), said);
+}
+
+#[test]
+fn a_frame_that_comes_while_one_is_looked_at_again_disturbs_nothing() {
+    let find = |mut model: Model| {
+        model.spec.view = Some(ViewSpec { margin: 1.5, min_side: 0.2 });
+        let mut session = Session::new(model, Options { memory_bytes: 1 << 20, ..options() }).unwrap();
+        session.prompt(A, At::Next, corners(0.05, 0.1, 0.3, 0.4)).unwrap();
+        (0..3).for_each(|index| drop(square(&mut session, index)));
+        // The whole picture is encoded again, and before anybody waits for that, the next one arrives.
+        let mut proposer = session.propose(At::Frame(1), ProposalOptions::default(), &[]).unwrap();
+        let result = square(&mut session, 7);
+        while !session.propose_step(&mut proposer).unwrap() {}
+        (proposer.finish(), format!("{:?}", result.objects))
+    };
+    let on_host = find(fake(FakeOptions::default()));
+    let eager = device(Schedule::First(vec![Stream::COPY, Stream::TRACK, Stream::ENCODE]));
+    assert_eq!(find(eager.model(fake(FakeOptions::default()))), on_host);
+}
+
+#[test]
+fn a_number_that_is_none_reaches_no_memory() {
+    let device = lazy();
+    let mut host = Family::SAM2.model(&Countdown::default());
+    let (io, mut inner) = (host.decoder_track.io().clone(), host.decoder_track);
+    let (at, mut run) = (io.output("iou").unwrap(), 0);
+    host.decoder_track = Box::new(FnEngine::new("decoder_track", io, move |inputs, outputs| {
+        run += 1;
+        inner.run(inputs, outputs)?;
+        if let (5, TensorMut::Host(TensorViewMut::F32(_, iou))) = (run, &mut outputs[at]) {
+            iou[0] = f32::NAN;
+        }
+        Ok(())
+    }));
+    let mut tracker = Tracker::new(device.model(host), options()).unwrap();
+    tracker.prompt(A, At::Next, corners(0.1, 0.1, 0.5, 0.5)).unwrap();
+    (0..5).for_each(|index| step(&mut tracker, index).unwrap());
+    let error = step(&mut tracker, 5).unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("finite numbers"), "{error}");
+    assert_eq!(tracker.newest(), Some(stamp(4)));
+    step(&mut tracker, 6).unwrap();
 }
 
 #[test]
