@@ -1,1 +1,2 @@
-
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;

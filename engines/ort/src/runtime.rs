@@ -71,6 +71,15 @@ impl OrtRuntime {
         &self.version
     }
 
+    /// The providers it was built with, of those this crate knows: `cpu`, `cuda`, `tensorrt`. What they need may still
+    /// be missing. A build without the feature `cuda` knows of the processor alone.
+    pub fn providers(&self) -> Vec<&'static str> {
+        #[cfg(feature = "cuda")]
+        return crate::provider::gpu::built_in();
+        #[cfg(not(feature = "cuda"))]
+        vec!["cpu"]
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }

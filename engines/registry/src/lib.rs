@@ -21,7 +21,7 @@ use sightline_engine_api::EngineError;
 use sightline_engine_api::Kind;
 
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
-pub use load::{LoadOptions, default_threads, load};
+pub use load::{GpuLoad, LoadOptions, default_threads, load};
 pub use provider::Provider;
 pub use shared::{Turn, shared};
 pub use tune::{TuneKey, Tuned, keep_tuned, tuned};
@@ -35,4 +35,24 @@ pub fn locate_onnxruntime() -> Result<std::path::PathBuf, EngineError> {
     return sightline_engine_ort::locate();
     #[cfg(not(feature = "ort"))]
     Err(EngineError::new(Kind::Unavailable, "ONNX Runtime", "a build with the feature `ort`", "one without"))
+}
+
+/// The providers of ONNX Runtime that a library was built with: `cpu`, and in a build with the feature `cuda` also
+/// `cuda` and `tensorrt`, whatever of what they need is missing. Opens the library, once for this process.
+///
+/// # Errors
+/// `Kind::Unavailable` when it cannot be opened, or in a build without the backend.
+pub fn onnxruntime_providers(library: &std::path::Path) -> Result<Vec<&'static str>, EngineError> {
+    #[cfg(feature = "ort")]
+    return Ok(sightline_engine_ort::OrtRuntime::load(library)?.providers());
+    #[cfg(not(feature = "ort"))]
+    {
+        let _ = library;
+        Err(EngineError::new(
+            Kind::Unavailable,
+            "ONNX Runtime",
+            "a build with the feature `ort`",
+            "one without",
+        ))
+    }
 }

@@ -19,6 +19,21 @@ pub struct LoadOptions {
     pub spinning: bool,
     /// The ONNX Runtime library; `None`: looked for in the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// What only a GPU's providers look at.
+    pub gpu: GpuLoad,
+}
+
+/// How a model is loaded on a GPU (`engines/ort/README.md`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GpuLoad {
+    /// Matrix products and convolutions in TensorFloat-32.
+    pub tf32: bool,
+    /// Graphs without open sizes are captured as CUDA graphs and replayed.
+    pub cuda_graphs: bool,
+    /// Where TensorRT keeps the engines it has built; `None`: `$XDG_DATA_HOME/sightline/tensorrt`.
+    pub engine_cache: Option<PathBuf>,
+    /// Options of the provider by the backend's own names.
+    pub extra: Vec<(String, String)>,
 }
 
 impl LoadOptions {
@@ -125,18 +140,21 @@ struct Backend {
 #[cfg(feature = "ort")]
 impl Backend {
     fn new(options: &LoadOptions) -> Result<Self, EngineError> {
-        use sightline_engine_ort::{OrtOptions, OrtProvider, OrtRuntime};
+        use sightline_engine_ort::{OrtOptions, OrtProvider, OrtRuntime, locate_for};
         let provider = match options.provider {
             Provider::Auto | Provider::OnnxRuntimeCpu => OrtProvider::Cpu,
             Provider::OnnxRuntimeCuda { ordinal } => OrtProvider::Cuda { ordinal },
+            Provider::OnnxRuntimeTensorRt { ordinal } => OrtProvider::TensorRt { ordinal },
         };
         let path = match &options.onnxruntime {
             Some(path) => path.clone(),
-            None => sightline_engine_ort::locate()?,
+            None => locate_for(provider)?,
         };
+        let (threads, spinning) = (options.threads(), options.spinning);
+        let gpu = gpu_options(&options.gpu);
         Ok(Self {
             runtime: OrtRuntime::load(&path)?,
-            options: OrtOptions { provider, threads: options.threads(), spinning: options.spinning },
+            options: OrtOptions { provider, threads, spinning, gpu },
         })
     }
 
@@ -155,6 +173,16 @@ impl Backend {
         )?;
         Ok(Box::new(engine))
     }
+}
+
+#[cfg(feature = "ort")]
+fn gpu_options(load: &GpuLoad) -> sightline_engine_ort::GpuOptions {
+    let GpuLoad { tf32, cuda_graphs, engine_cache, extra } = load.clone();
+    let mut options = sightline_engine_ort::GpuOptions::default();
+    (options.tf32, options.cuda_graphs) = (tf32, cuda_graphs);
+    options.engine_cache = engine_cache.or_else(|| Some(files::data_home()?.join("sightline/tensorrt")));
+    options.extra = extra;
+    options
 }
 
 #[cfg(not(feature = "ort"))]

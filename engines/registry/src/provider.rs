@@ -16,14 +16,24 @@ pub enum Provider {
         /// The driver's number for it.
         ordinal: u32,
     },
+    /// ONNX Runtime on an NVIDIA GPU, by TensorRT where it can: `onnxruntime-tensorrt[:ORDINAL]`. An error where it is
+    /// not there.
+    OnnxRuntimeTensorRt {
+        /// The driver's number for it.
+        ordinal: u32,
+    },
 }
+
+const CUDA: &str = "onnxruntime-cuda";
+const TENSORRT: &str = "onnxruntime-tensorrt";
 
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::OnnxRuntimeCpu => f.write_str("onnxruntime-cpu"),
-            Self::OnnxRuntimeCuda { ordinal } => write!(f, "onnxruntime-cuda:{ordinal}"),
+            Self::OnnxRuntimeCuda { ordinal } => write!(f, "{CUDA}:{ordinal}"),
+            Self::OnnxRuntimeTensorRt { ordinal } => write!(f, "{TENSORRT}:{ordinal}"),
         }
     }
 }
@@ -32,19 +42,19 @@ impl FromStr for Provider {
     type Err = EngineError;
 
     fn from_str(text: &str) -> Result<Self, EngineError> {
-        let cuda = text.strip_prefix("onnxruntime-cuda").map(|rest| match rest.strip_prefix(':') {
-            None if rest.is_empty() => Some(0),
-            Some(ordinal) => ordinal.parse().ok(),
-            None => None,
-        });
-        match (text, cuda) {
-            ("auto", _) => Ok(Self::Auto),
-            ("onnxruntime-cpu", _) => Ok(Self::OnnxRuntimeCpu),
-            (_, Some(Some(ordinal))) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+        let (name, ordinal) = match text.split_once(':') {
+            None => (text, Some(0)),
+            Some((name, number)) => (name, number.parse().ok()),
+        };
+        match (text, name, ordinal) {
+            ("auto", ..) => Ok(Self::Auto),
+            ("onnxruntime-cpu", ..) => Ok(Self::OnnxRuntimeCpu),
+            (_, CUDA, Some(ordinal)) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+            (_, TENSORRT, Some(ordinal)) => Ok(Self::OnnxRuntimeTensorRt { ordinal }),
             _ => Err(EngineError::new(
                 Kind::Unavailable,
                 "provider",
-                "auto, onnxruntime-cpu or onnxruntime-cuda[:ORDINAL]",
+                "auto, onnxruntime-cpu, onnxruntime-cuda[:ORDINAL] or onnxruntime-tensorrt[:ORDINAL]",
                 format_args!("{text:?}"),
             )),
         }
@@ -57,13 +67,24 @@ mod tests {
 
     #[test]
     fn the_text_of_a_provider_reads_back() {
-        for provider in [Provider::Auto, Provider::OnnxRuntimeCpu, Provider::OnnxRuntimeCuda { ordinal: 3 }] {
+        for provider in [
+            Provider::Auto,
+            Provider::OnnxRuntimeCpu,
+            Provider::OnnxRuntimeCuda { ordinal: 3 },
+            Provider::OnnxRuntimeTensorRt { ordinal: 1 },
+        ] {
             assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
         }
         assert_eq!("onnxruntime-cuda".parse::<Provider>().unwrap(), Provider::OnnxRuntimeCuda { ordinal: 0 });
-        for wrong in
-            ["", "gpu", "onnxruntime", "onnxruntime-cuda:", "onnxruntime-cuda1", "onnxruntime-cuda:-1"]
-        {
+        for wrong in [
+            "",
+            "gpu",
+            "onnxruntime",
+            "onnxruntime-cpu:0",
+            "onnxruntime-cuda:",
+            "onnxruntime-cuda1",
+            "onnxruntime-cuda:-1",
+        ] {
             assert!(wrong.parse::<Provider>().is_err(), "{wrong:?}");
         }
     }
