@@ -26,7 +26,13 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "sightline-engine-registry",
-        &["sightline-core", "sightline-engine-api", "sightline-engine-ort", "sightline-engine-fake"],
+        &[
+            "sightline-core",
+            "sightline-engine-api",
+            "sightline-engine-cuda",
+            "sightline-engine-ort",
+            "sightline-engine-fake",
+        ],
         &["gstreamer", "tokio"],
     ),
     (

@@ -13,20 +13,31 @@ use ort::{
     value::DynValue,
 };
 use sightline_core::DType;
-use sightline_engine_api::{Device, DeviceBuffer, DeviceOps, DeviceTensor, Stream};
+use sightline_engine_api::{Device, DeviceBuffer, DeviceTensor, Stream};
+
+use crate::{CudaDevice, CudaError};
 
 /// A device's stream, for sessions that give their work to it.
 #[derive(Debug, Clone)]
 pub struct Orders {
-    device: Arc<dyn DeviceOps>,
+    device: Arc<CudaDevice>,
     stream: Stream,
-    /// A `CUstream` of that device, which keeps it.
+    /// Lives as long as the device.
     handle: u64,
 }
 
 impl Orders {
+    /// The stream of a number.
+    ///
+    /// # Errors
+    /// `Kind::Driver` when it cannot be made.
+    pub fn new(device: Arc<CudaDevice>, stream: Stream) -> Result<Self, CudaError> {
+        let handle = device.stream_handle(stream)?;
+        Ok(Self { device, stream, handle })
+    }
+
     /// The device.
-    pub fn device(&self) -> &Arc<dyn DeviceOps> {
+    pub fn device(&self) -> &CudaDevice {
         &self.device
     }
 

@@ -3,7 +3,8 @@
 use ort::session::Session;
 use sightline_core::{DType, Shape};
 use sightline_engine_api::{
-    Device, DeviceTensor, EngineError, Event, GraphIo, Kind, Pending, Port, Stream, TensorMut, TensorRef,
+    Device, DeviceOps as _, DeviceTensor, EngineError, Event, GraphIo, Kind, Port, Stream, TensorMut,
+    TensorRef,
 };
 use sightline_engine_cuda::onnxruntime::{Bound, Orders, Replay};
 
@@ -90,7 +91,7 @@ impl Bindings {
             orders.device().order(orders.stream(), stream)?;
         }
         Ok(match &self.orders {
-            Some(orders) => Event::pending(Box::new(StreamEnd(orders.clone()))),
+            Some(orders) => orders.device().end_of(orders.stream())?,
             None => Event::done(),
         })
     }
@@ -168,19 +169,4 @@ fn on_device<'t>(
             .collect::<Result<Tensors<'t>, _>>()
     });
     Ok((given?, taken?))
-}
-
-/// The end of what a stream has been given.
-#[derive(Debug)]
-struct StreamEnd(Orders);
-
-impl Pending for StreamEnd {
-    fn wait(self: Box<Self>) -> Result<(), EngineError> {
-        self.0.device().download(self.0.stream(), &mut [])
-    }
-
-    /// Never known before: nobody who goes by streams asks.
-    fn is_done(&self) -> bool {
-        false
-    }
 }

@@ -65,6 +65,34 @@ pub struct GpuOptions {
     pub orders: Option<sightline_engine_cuda::onnxruntime::Orders>,
 }
 
+/// Refuses a provider that this build or the library does not have; what it needs may still be missing.
+///
+/// # Errors
+/// `Kind::Unavailable`, saying what has it.
+pub(crate) fn require(runtime: &OrtRuntime, provider: OrtProvider) -> Result<(), EngineError> {
+    let wanted = match provider {
+        OrtProvider::Cpu => return Ok(()),
+        OrtProvider::Cuda { .. } => "cuda",
+        OrtProvider::TensorRt { .. } => "tensorrt",
+    };
+    let subject = format!("provider onnxruntime/{provider}");
+    if !cfg!(feature = "cuda") {
+        let (expected, got) = ("a build with the feature `cuda`", "one without (it has onnxruntime/cpu)");
+        return Err(EngineError::new(Kind::Unavailable, subject, expected, got));
+    }
+    let built_in = runtime.providers();
+    if built_in.contains(&wanted) {
+        return Ok(());
+    }
+    Err(EngineError::new(
+        Kind::Unavailable,
+        subject,
+        "a library that was built with it (`pip download --no-deps onnxruntime-gpu`, unzip, and point \
+         SIGHTLINE_ONNXRUNTIME at onnxruntime/capi/libonnxruntime.so.*, the providers beside it)",
+        format_args!("{:?}, which has {}", runtime.path().display().to_string(), built_in.join(", ")),
+    ))
+}
+
 /// Puts the provider before the processor, or says why it cannot be had.
 pub(crate) fn register(
     runtime: &OrtRuntime,
@@ -73,27 +101,17 @@ pub(crate) fn register(
     options: &OrtOptions,
     open_sizes: bool,
 ) -> Result<SessionBuilder, EngineError> {
-    if options.provider == OrtProvider::Cpu {
-        return Ok(builder);
-    }
-    let unavailable = |expected: &dyn fmt::Display, got: &dyn fmt::Display| {
-        let subject = format!("{name} provider onnxruntime/{}", options.provider);
-        EngineError::new(Kind::Unavailable, subject, expected, got)
-    };
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = (runtime, open_sizes);
-        Err(unavailable(&"a build with the feature `cuda`", &"one without (it has onnxruntime/cpu)"))
-    }
+    require(runtime, options.provider).map_err(|error| error.within(name))?;
     #[cfg(feature = "cuda")]
-    gpu::register(runtime, builder, options, open_sizes).map_err(|why| match why {
-        gpu::Missing::Library(got) => unavailable(
-            &"a library that was built with it (`pip download --no-deps onnxruntime-gpu`, unzip, and point \
-              SIGHTLINE_ONNXRUNTIME at onnxruntime/capi/libonnxruntime.so.*, the providers beside it)",
-            &got,
-        ),
-        gpu::Missing::Machine(error) => unavailable(&"its libraries, a driver and a device", &error),
-    })
+    if options.provider != OrtProvider::Cpu {
+        return gpu::register(builder, options, open_sizes).map_err(|error| {
+            let subject = format!("{name}: provider onnxruntime/{}", options.provider);
+            let expected = "its libraries, a driver and a device";
+            EngineError::new(Kind::Unavailable, subject, expected, error)
+        });
+    }
+    let _ = open_sizes;
+    Ok(builder)
 }
 
 #[cfg(feature = "cuda")]
@@ -101,12 +119,6 @@ pub(crate) mod gpu {
     use ort::ep::{self, ExecutionProvider as _};
 
     use super::*;
-
-    /// What a provider could not be had for.
-    pub(super) enum Missing {
-        Library(String),
-        Machine(ort::Error),
-    }
 
     /// The providers that a library was built with; what they need may still be missing.
     pub(crate) fn built_in() -> Vec<&'static str> {
@@ -118,26 +130,16 @@ pub(crate) mod gpu {
     }
 
     pub(super) fn register(
-        runtime: &OrtRuntime,
         builder: SessionBuilder,
         options: &OrtOptions,
         open_sizes: bool,
-    ) -> Result<SessionBuilder, Missing> {
-        let built_in = runtime.providers();
-        let wanted = match options.provider {
-            OrtProvider::TensorRt { .. } => "tensorrt",
-            _ => "cuda",
-        };
-        if !built_in.contains(&wanted) {
-            let path = runtime.path().display().to_string();
-            return Err(Missing::Library(format!("{path:?}, which has {}", built_in.join(", "))));
-        }
+    ) -> ort::Result<SessionBuilder> {
         let mut providers = Vec::new();
-        if wanted == "tensorrt" {
+        if matches!(options.provider, OrtProvider::TensorRt { .. }) {
             providers.push(tensorrt(options).build().error_on_failure());
         }
         providers.push(cuda(options, open_sizes).build().error_on_failure());
-        builder.with_execution_providers(providers).map_err(|error| Missing::Machine(error.into()))
+        Ok(builder.with_execution_providers(providers)?)
     }
 
     fn ordinal(options: &OrtOptions) -> i32 {
@@ -153,7 +155,7 @@ pub(crate) mod gpu {
             .with_device_id(ordinal(options))
             .with_tf32(gpu.tf32)
             .with_cuda_graph(captures(options, open_sizes));
-        if options.provider == (OrtProvider::Cuda { ordinal: ordinal(options) as u32 }) {
+        if matches!(options.provider, OrtProvider::Cuda { .. }) {
             provider = extra(provider, gpu);
         }
         match &gpu.orders {

@@ -7,6 +7,8 @@ use std::{
 use ort::{LoadDynamicError, environment::Environment, logging::LogLevel};
 use sightline_engine_api::{EngineError, Kind};
 
+use crate::OrtProvider;
+
 static RUNTIME: OnceLock<OrtRuntime> = OnceLock::new();
 /// The library that this process has opened, even if no environment came of it: it cannot be exchanged any more.
 static OPENED: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -78,6 +80,14 @@ impl OrtRuntime {
         return crate::provider::gpu::built_in();
         #[cfg(not(feature = "cuda"))]
         vec!["cpu"]
+    }
+
+    /// Refuses a provider that this build or the library does not have; what it needs may still be missing.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable`, saying what has it.
+    pub fn require(&self, provider: OrtProvider) -> Result<(), EngineError> {
+        crate::provider::require(self, provider)
     }
 
     pub(crate) fn environment(&self) -> &Environment {

@@ -162,7 +162,7 @@ fn a_provider_that_cannot_be_had_is_an_error_and_says_what_is_missing() {
             .expect_err("no such device");
         assert_eq!(error.kind(), Kind::Unavailable, "{error}");
         let text = error.to_string();
-        assert!(text.starts_with(&format!("product provider onnxruntime/{word}:5: expected ")), "{text}");
+        assert!(text.starts_with(&format!("product: provider onnxruntime/{word}:5: expected ")), "{text}");
         if !providers.contains(&word) {
             assert!(text.contains("onnxruntime-gpu") && text.contains("which has cpu"), "{text}");
         }

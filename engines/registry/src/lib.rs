@@ -10,6 +10,8 @@
 
 mod contract;
 mod files;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod load;
 pub mod manifest;
 mod provider;

@@ -1,6 +1,8 @@
-use std::{num::NonZeroUsize, path::PathBuf, thread};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
-use sightline_engine_api::{Engine, EngineError, GraphName, GraphSpec, Kind, Model};
+#[cfg(feature = "cuda")]
+use sightline_engine_api::{Device, Stream};
+use sightline_engine_api::{DeviceOps, Engine, EngineError, GraphName, GraphSpec, Kind, Model};
 
 use crate::{
     Provider,
@@ -126,7 +128,7 @@ fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, Eng
             .get(&GraphName::MaskDownsample)
             .map(|graph| load(GraphName::MaskDownsample, graph))
             .transpose()?,
-        device: None,
+        device: backend.device(),
         spec,
     })
 }
@@ -135,6 +137,8 @@ fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, Eng
 struct Backend {
     runtime: &'static sightline_engine_ort::OrtRuntime,
     options: sightline_engine_ort::OrtOptions,
+    #[cfg(feature = "cuda")]
+    device: Option<Arc<sightline_engine_cuda::CudaDevice>>,
 }
 
 #[cfg(feature = "ort")]
@@ -151,11 +155,38 @@ impl Backend {
             None => locate_for(provider)?,
         };
         let (threads, spinning) = (options.threads(), options.spinning);
-        let gpu = gpu_options(&options.gpu);
+        let runtime = OrtRuntime::load(&path)?;
+        runtime.require(provider)?;
         Ok(Self {
-            runtime: OrtRuntime::load(&path)?,
-            options: OrtOptions { provider, threads, spinning, gpu },
+            runtime,
+            options: OrtOptions { provider, threads, spinning, gpu: gpu_options(&options.gpu) },
+            #[cfg(feature = "cuda")]
+            device: match provider.device() {
+                Device::Cuda { ordinal } => Some(crate::gpu::device(ordinal)?),
+                Device::Cpu => None,
+            },
         })
+    }
+
+    /// Whose memory the engines share.
+    fn device(&self) -> Option<Arc<dyn DeviceOps>> {
+        #[cfg(feature = "cuda")]
+        return self.device.clone().map(|device| device as Arc<dyn DeviceOps>);
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
+
+    fn options(&self, name: GraphName) -> Result<sightline_engine_ort::OrtOptions, EngineError> {
+        let options = self.options.clone();
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            let stream = if name == GraphName::ImageEncoder { Stream::ENCODE } else { Stream::TRACK };
+            let orders = sightline_engine_cuda::onnxruntime::Orders::new(device.clone(), stream)?;
+            let gpu = sightline_engine_ort::GpuOptions { orders: Some(orders), ..options.gpu };
+            return Ok(sightline_engine_ort::OrtOptions { gpu, ..options });
+        }
+        let _ = name;
+        Ok(options)
     }
 
     fn engine(
@@ -169,7 +200,7 @@ impl Backend {
             name.as_str(),
             bytes,
             Some(&graph.io),
-            &self.options,
+            &self.options(name)?,
         )?;
         Ok(Box::new(engine))
     }
@@ -197,6 +228,10 @@ impl Backend {
             "a build with the feature `ort`",
             "one without",
         ))
+    }
+
+    fn device(&self) -> Option<Arc<dyn DeviceOps>> {
+        None
     }
 
     fn engine(
