@@ -79,8 +79,7 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<Latency> {
         let play = |(session, turn, _): &mut (Session, Option<Turn>, String)| {
             feed(args, &scene, session, turn.as_ref(), &together)
         };
-        let threads: Vec<_> =
-            sessions.iter_mut().map(|session| scope.spawn(move || play(session))).collect();
+        let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(move || play(session))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().map_err(|_| anyhow!("a feed's thread panicked"))?)

@@ -14,6 +14,8 @@ mod load;
 mod scene;
 mod spread;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -39,8 +41,18 @@ enum Command {
     Kernels(kernels::KernelsArgs),
 }
 
-fn main() -> Result<()> {
-    match Args::parse().command {
+fn main() -> ExitCode {
+    match run(Args::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gpu-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::About => print(&about::run()),
         Command::Latency(args) => print(&latency::run(&args)?),
         Command::Late(args) => print(&late::run(&args)?),

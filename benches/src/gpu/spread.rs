@@ -38,7 +38,10 @@ mod tests {
     fn ranks_are_those_of_what_was_measured() {
         assert_eq!(Spread::new([]), None);
         let spread = Spread::new((1..=200).rev().map(Duration::from_millis)).unwrap();
-        assert_eq!((spread.samples, spread.p50, spread.p95, spread.p99, spread.max), (200, 100.0, 190.0, 198.0, 200.0));
+        assert_eq!(
+            (spread.samples, spread.p50, spread.p95, spread.p99, spread.max),
+            (200, 100.0, 190.0, 198.0, 200.0)
+        );
         let one = Spread::new([Duration::from_micros(1500)]).unwrap();
         assert_eq!((one.p50, one.max), (1.5, 1.5));
     }
