@@ -20,7 +20,11 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-engine-api", &["sightline-core"], &["gstreamer", "tokio", "serde", "ort"]),
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
     ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
-    ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
+    (
+        "sightline-engine-ort",
+        &["sightline-core", "sightline-engine-api", "sightline-engine-cuda"],
+        &["gstreamer", "tokio"],
+    ),
     (
         "sightline-engine-tensorrt",
         &["sightline-core", "sightline-engine-api"],

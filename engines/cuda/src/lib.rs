@@ -13,6 +13,8 @@ mod kernels;
 mod mark;
 mod memory;
 mod nvrtc;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;
 mod ops;
 mod picture;
 mod probe;

@@ -16,21 +16,7 @@ use sightline_engine_api::{
     check_bindings,
 };
 
-use crate::OrtRuntime;
-
-/// What of ONNX Runtime runs the graphs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OrtProvider {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU. No build of ours has it yet: asking for it is an error, never the CPU in its place.
-    Cuda {
-        /// The driver's number for it.
-        ordinal: u32,
-    },
-}
+use crate::{GpuOptions, OrtProvider, OrtRuntime, provider};
 
 /// How a graph is loaded.
 #[derive(Debug, Clone)]
@@ -42,22 +28,30 @@ pub struct OrtOptions {
     /// Whether idle worker threads burn their core for a while in the hope of more work. Off by default: the other
     /// elements of the pipeline need those cores (README.md has the measurement).
     pub spinning: bool,
+    /// What a GPU's providers look at.
+    pub gpu: GpuOptions,
 }
 
 impl Default for OrtOptions {
     fn default() -> Self {
-        Self { provider: OrtProvider::Cpu, threads: NonZeroUsize::MIN, spinning: false }
+        let provider = OrtProvider::Cpu;
+        Self { provider, threads: NonZeroUsize::MIN, spinning: false, gpu: GpuOptions::default() }
     }
 }
 
-/// A graph in ONNX Runtime. Takes and gives host tensors only.
+/// A graph in ONNX Runtime. Takes and gives host tensors, which ONNX Runtime copies to a GPU and back; with the feature
+/// `cuda` also tensors that all lie where it runs, which it reads and writes in place.
 #[derive(Debug)]
 pub struct OrtEngine {
     name: String,
     provider: String,
+    device: Device,
     /// In the session's order: tensors are given to it as they come.
     io: GraphIo,
     session: Session,
+    // Dropped after the session, whose stream its orders keep.
+    #[cfg(feature = "cuda")]
+    bindings: crate::bound::Bindings,
 }
 
 impl OrtEngine {
@@ -74,7 +68,7 @@ impl OrtEngine {
         declared: Option<&GraphIo>,
         options: &OrtOptions,
     ) -> Result<Self, EngineError> {
-        let session = builder(runtime, name, options)?.commit_from_file(path).map_err(|error| {
+        let session = builder(runtime, name, declared, options)?.commit_from_file(path).map_err(|error| {
             EngineError::new(
                 Kind::Model,
                 format_args!("{name} file {:?}", path.display().to_string()),
@@ -82,7 +76,7 @@ impl OrtEngine {
                 error,
             )
         })?;
-        Self::new(runtime, name, session, declared)
+        Self::new(runtime, name, session, declared, options)
     }
 
     /// Loads a graph from memory; the bytes are not needed afterwards.
@@ -96,10 +90,11 @@ impl OrtEngine {
         declared: Option<&GraphIo>,
         options: &OrtOptions,
     ) -> Result<Self, EngineError> {
-        let session = builder(runtime, name, options)?.commit_from_memory(bytes).map_err(|error| {
-            EngineError::new(Kind::Model, name, "an ONNX graph this runtime can load", error)
-        })?;
-        Self::new(runtime, name, session, declared)
+        let session =
+            builder(runtime, name, declared, options)?.commit_from_memory(bytes).map_err(|error| {
+                EngineError::new(Kind::Model, name, "an ONNX graph this runtime can load", error)
+            })?;
+        Self::new(runtime, name, session, declared, options)
     }
 
     fn new(
@@ -107,6 +102,7 @@ impl OrtEngine {
         name: &str,
         session: Session,
         declared: Option<&GraphIo>,
+        options: &OrtOptions,
     ) -> Result<Self, EngineError> {
         let found = GraphIo {
             inputs: ports(name, "input", session.inputs())?,
@@ -122,9 +118,20 @@ impl OrtEngine {
                 }
             }
         };
-        let provider = format!("onnxruntime {}/cpu", runtime.version());
+        let provider = format!("onnxruntime {}/{}", runtime.version(), options.provider);
         tracing::debug!(graph = name, provider, "graph loaded");
-        Ok(Self { name: name.to_owned(), provider, io, session })
+        Ok(Self {
+            name: name.to_owned(),
+            provider,
+            device: options.provider.device(),
+            io,
+            session,
+            #[cfg(feature = "cuda")]
+            bindings: crate::bound::Bindings::new(
+                crate::provider::gpu::captures(options, has_open_sizes(declared)),
+                options.gpu.orders.clone(),
+            ),
+        })
     }
 }
 
@@ -138,31 +145,51 @@ impl Engine for OrtEngine {
     }
 
     fn device(&self) -> Device {
-        Device::Cpu
+        self.device
     }
 
     fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// Runs on the calling thread; the event is over when it returns. There is one context and one stream.
+    /// On host tensors the run is over when this returns. There is one context, and a session's work is on one stream,
+    /// put in order with the one that is named.
     fn enqueue(
         &mut self,
         context: usize,
-        _stream: Stream,
+        stream: Stream,
         inputs: &[TensorRef<'_>],
         outputs: &mut [TensorMut<'_>],
     ) -> Result<Event, EngineError> {
-        let Self { name, io, session, .. } = self;
         if context != 0 {
             return Err(EngineError::new(
                 Kind::Interface,
-                format_args!("{name} context"),
+                format_args!("{} context", self.name),
                 "0, the only one",
                 context,
             ));
         }
-        check_bindings(name, io, inputs, outputs)?;
+        check_bindings(&self.name, &self.io, inputs, outputs)?;
+        #[cfg(feature = "cuda")]
+        if inputs.iter().any(|input| matches!(input, TensorRef::Device(_)))
+            || outputs.iter().any(|output| matches!(output, TensorMut::Device(_)))
+        {
+            let graph = (self.name.as_str(), &self.io, self.device);
+            return self.bindings.run(graph, &mut self.session, stream, inputs, outputs);
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = stream;
+        self.run_on_host(inputs, outputs)
+    }
+}
+
+impl OrtEngine {
+    fn run_on_host(
+        &mut self,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+    ) -> Result<Event, EngineError> {
+        let Self { name, io, session, .. } = self;
         // Before the run: a run whose result has nowhere to go is not worth its time.
         for (port, output) in io.outputs.iter().zip(outputs.iter()) {
             if matches!(output, TensorMut::Device(_)) {
@@ -195,18 +222,21 @@ impl Engine for OrtEngine {
     }
 }
 
-fn builder(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> Result<SessionBuilder, EngineError> {
-    if let OrtProvider::Cuda { ordinal } = options.provider {
-        return Err(EngineError::new(
-            Kind::Unavailable,
-            format_args!("{name} provider"),
-            format_args!("onnxruntime/cuda:{ordinal}"),
-            "a build without it (only onnxruntime/cpu is built in)",
-        ));
-    }
-    configure(runtime, name, options).map_err(|error| {
+fn builder(
+    runtime: &OrtRuntime,
+    name: &str,
+    declared: Option<&GraphIo>,
+    options: &OrtOptions,
+) -> Result<SessionBuilder, EngineError> {
+    let builder = configure(runtime, name, options).map_err(|error| {
         EngineError::new(Kind::Unavailable, format_args!("{name} session options"), "to be taken", error)
-    })
+    })?;
+    provider::register(runtime, name, builder, options, has_open_sizes(declared))
+}
+
+/// Whether sizes of the graph may differ from run to run; what was not declared may.
+fn has_open_sizes(declared: Option<&GraphIo>) -> bool {
+    declared.is_none_or(|io| io.inputs.iter().chain(&io.outputs).any(|port| port.fixed_shape().is_none()))
 }
 
 fn configure(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> ort::Result<SessionBuilder> {

@@ -7,6 +7,8 @@ use std::{
 use ort::{LoadDynamicError, environment::Environment, logging::LogLevel};
 use sightline_engine_api::{EngineError, Kind};
 
+use crate::OrtProvider;
+
 static RUNTIME: OnceLock<OrtRuntime> = OnceLock::new();
 /// The library that this process has opened, even if no environment came of it: it cannot be exchanged any more.
 static OPENED: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -69,6 +71,23 @@ impl OrtRuntime {
     /// Its version, `1.31.1`, or `unknown` for a build that does not say.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The providers it was built with, of those this crate knows: `cpu`, `cuda`, `tensorrt`. What they need may still
+    /// be missing. A build without the feature `cuda` knows of the processor alone.
+    pub fn providers(&self) -> Vec<&'static str> {
+        #[cfg(feature = "cuda")]
+        return crate::provider::gpu::built_in();
+        #[cfg(not(feature = "cuda"))]
+        vec!["cpu"]
+    }
+
+    /// Refuses a provider that this build or the library does not have; what it needs may still be missing.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable`, saying what has it.
+    pub fn require(&self, provider: OrtProvider) -> Result<(), EngineError> {
+        crate::provider::require(self, provider)
     }
 
     pub(crate) fn environment(&self) -> &Environment {
