@@ -51,6 +51,11 @@ impl CudaError {
         self.kind
     }
 
+    /// What came.
+    pub(crate) fn got(&self) -> &str {
+        &self.got
+    }
+
     /// What the driver said of a call.
     pub(crate) fn driver(call: &str, error: DriverError) -> Self {
         let kind = match error.0 {
@@ -77,10 +82,13 @@ impl From<CudaError> for EngineError {
     fn from(error: CudaError) -> Self {
         use sightline_engine_api::Kind as Api;
         let kind = match error.kind {
-            Kind::NoDriver | Kind::DriverTooOld | Kind::NoDevice | Kind::NoCompiler | Kind::Kernel => {
-                Api::Unavailable
-            }
-            Kind::Memory | Kind::Driver => Api::Run,
+            Kind::NoDriver
+            | Kind::DriverTooOld
+            | Kind::NoDevice
+            | Kind::NoCompiler
+            | Kind::Kernel
+            | Kind::Memory => Api::Unavailable,
+            Kind::Driver => Api::Run,
             Kind::Argument => Api::Interface,
         };
         Self::new(kind, error.subject, error.expected, error.got)

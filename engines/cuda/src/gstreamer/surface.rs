@@ -7,7 +7,7 @@ use std::{
 use gst::ffi;
 
 use crate::nvmm::{
-    DevicePicture, Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, raw::Surface, registered::Identity,
+    Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, SurfacePicture, raw::Surface, registered::Identity,
 };
 
 /// Where a registration hangs on its memory.
@@ -89,7 +89,7 @@ impl<'a> SurfaceFrame<'a> {
     }
 
     /// The picture.
-    pub fn picture(&self) -> &DevicePicture {
+    pub fn picture(&self) -> &SurfacePicture {
         self.registered.picture()
     }
 

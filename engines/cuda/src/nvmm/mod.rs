@@ -19,7 +19,7 @@ pub(crate) mod tests;
 use std::{ffi::c_void, ptr::NonNull, sync::Arc};
 
 pub use error::{Kind, NvmmError};
-pub use registered::{DevicePicture, DevicePlane, Registered};
+pub use registered::{Registered, SurfacePicture, SurfacePlane};
 
 use libraries::{Libraries, Names};
 

@@ -16,7 +16,7 @@ use super::{
 
 /// Where one plane of a picture lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DevicePlane {
+pub enum SurfacePlane {
     /// Rows one after the other.
     Pitched {
         /// Device address of the first row.
@@ -33,7 +33,7 @@ pub enum DevicePlane {
 
 /// A picture in memory that CUDA can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DevicePicture {
+pub struct SurfacePicture {
     /// Its format; matrix and range are not read from the surface, the stream's caps have them.
     pub format: PixelFormat,
     /// Width.
@@ -42,12 +42,12 @@ pub struct DevicePicture {
     pub height_px: u32,
     /// The driver's number for the GPU.
     pub ordinal: u32,
-    planes: [DevicePlane; 3],
+    planes: [SurfacePlane; 3],
 }
 
-impl DevicePicture {
+impl SurfacePicture {
     /// Its planes, as many as the format has.
-    pub fn planes(&self) -> &[DevicePlane] {
+    pub fn planes(&self) -> &[SurfacePlane] {
         &self.planes[..self.format.planes()]
     }
 }
@@ -100,7 +100,7 @@ pub struct Registered {
     libraries: Arc<Libraries>,
     surface: NonNull<Surface>,
     identity: Identity,
-    picture: DevicePicture,
+    picture: SurfacePicture,
     /// How pitched planes are named in a copy.
     memory_type: u32,
     egl: Option<EglRegistration>,
@@ -150,12 +150,12 @@ impl Registered {
         }
         let ordinal =
             i32::try_from(head.gpu_id).map_err(|_| wrong("gpu id", "a small number", head.gpu_id))?;
-        let picture = DevicePicture {
+        let picture = SurfacePicture {
             format,
             width_px: params.width,
             height_px: params.height,
             ordinal: head.gpu_id,
-            planes: [DevicePlane::Pitched { address: 0, stride_bytes: 0 }; 3],
+            planes: [SurfacePlane::Pitched { address: 0, stride_bytes: 0 }; 3],
         };
         let mut this =
             Self { libraries, surface, identity, picture, memory_type: memory_type::DEVICE, egl: None };
@@ -210,7 +210,7 @@ impl Registered {
     }
 
     /// The picture, valid as long as this.
-    pub fn picture(&self) -> &DevicePicture {
+    pub fn picture(&self) -> &SurfacePicture {
         &self.picture
     }
 
@@ -251,10 +251,10 @@ impl Registered {
             height: rows,
         };
         match *from {
-            DevicePlane::Pitched { address, stride_bytes } => {
+            SurfacePlane::Pitched { address, stride_bytes } => {
                 (copy.src_device, copy.src_pitch) = (address, stride_bytes);
             }
-            DevicePlane::Array { handle } => {
+            SurfacePlane::Array { handle } => {
                 copy.src_memory_type = memory_type::ARRAY;
                 copy.src_array = ptr::with_exposed_provenance_mut(handle as usize);
             }
@@ -289,14 +289,14 @@ impl Drop for Registered {
 }
 
 /// Planes in CUDA memory: one block, as the surface's own numbers divide it.
-fn linear(params: &Params, format: PixelFormat) -> Result<[DevicePlane; 3], NvmmError> {
+fn linear(params: &Params, format: PixelFormat) -> Result<[SurfacePlane; 3], NvmmError> {
     if params.data_ptr.is_null() {
         return Err(wrong("data", "an address", "none"));
     }
     if params.layout != 0 {
         return Err(wrong("layout in CUDA memory", "pitch (0)", params.layout));
     }
-    let mut planes = [DevicePlane::Pitched { address: 0, stride_bytes: 0 }; 3];
+    let mut planes = [SurfacePlane::Pitched { address: 0, stride_bytes: 0 }; 3];
     for (index, plane) in planes.iter_mut().enumerate().take(format.planes()) {
         let (row, rows) = format.plane_extent(index, params.width, params.height);
         let (offset, stride_bytes) =
@@ -306,7 +306,7 @@ fn linear(params: &Params, format: PixelFormat) -> Result<[DevicePlane; 3], Nvmm
             let got = format!("rows of {stride_bytes} bytes from {offset} in {} bytes", params.data_size);
             return Err(wrong(&format!("plane {index}"), format!("{rows} rows of {row} bytes"), got));
         }
-        *plane = DevicePlane::Pitched {
+        *plane = SurfacePlane::Pitched {
             address: params.data_ptr.expose_provenance() as u64 + offset as u64,
             stride_bytes,
         };
@@ -315,11 +315,15 @@ fn linear(params: &Params, format: PixelFormat) -> Result<[DevicePlane; 3], Nvmm
 }
 
 /// Planes of a registered EGLImage.
-fn egl_planes(frame: &EglFrame, params: &Params, format: PixelFormat) -> Result<[DevicePlane; 3], NvmmError> {
+fn egl_planes(
+    frame: &EglFrame,
+    params: &Params,
+    format: PixelFormat,
+) -> Result<[SurfacePlane; 3], NvmmError> {
     if frame.plane_count as usize != format.planes() {
         return Err(wrong("planes of the EGLImage", format.planes(), frame.plane_count));
     }
-    let mut planes = [DevicePlane::Pitched { address: 0, stride_bytes: 0 }; 3];
+    let mut planes = [SurfacePlane::Pitched { address: 0, stride_bytes: 0 }; 3];
     for (index, plane) in planes.iter_mut().enumerate().take(format.planes()) {
         let (row, _) = format.plane_extent(index, params.width, params.height);
         let place = frame.planes[index].expose_provenance() as u64;
@@ -329,9 +333,9 @@ fn egl_planes(frame: &EglFrame, params: &Params, format: PixelFormat) -> Result<
         // The frame has the first plane's pitch only.
         let pitch = if index == 0 { frame.pitch } else { params.planes.pitch[index] };
         *plane = match frame.frame_type {
-            raw::FRAME_TYPE_ARRAY => DevicePlane::Array { handle: place },
+            raw::FRAME_TYPE_ARRAY => SurfacePlane::Array { handle: place },
             raw::FRAME_TYPE_PITCH if pitch as usize >= row => {
-                DevicePlane::Pitched { address: place, stride_bytes: pitch as usize }
+                SurfacePlane::Pitched { address: place, stride_bytes: pitch as usize }
             }
             raw::FRAME_TYPE_PITCH => {
                 return Err(wrong(

@@ -13,7 +13,7 @@ use libloading::Library;
 use sightline_core::PixelFormat;
 
 use super::{
-    DevicePlane, Kind, Nvmm, NvmmError, Registered,
+    Kind, Nvmm, NvmmError, Registered, SurfacePlane,
     libraries::Names,
     raw::{Copy2d, EglFrame, Params, Planes, Surface},
 };
@@ -223,10 +223,10 @@ fn a_surface_array_is_registered_read_and_let_go() {
         for (plane, offset) in picture.planes().iter().zip([0, 4 * PITCH]) {
             let address = pool.pixels.as_ptr() as u64 + offset as u64;
             match plane {
-                DevicePlane::Pitched { .. } if layout == 0 => {
-                    assert_eq!(*plane, DevicePlane::Pitched { address, stride_bytes: PITCH });
+                SurfacePlane::Pitched { .. } if layout == 0 => {
+                    assert_eq!(*plane, SurfacePlane::Pitched { address, stride_bytes: PITCH });
                 }
-                DevicePlane::Array { handle } if layout == 1 => assert_ne!(*handle, 0),
+                SurfacePlane::Array { handle } if layout == 1 => assert_ne!(*handle, 0),
                 other => panic!("{case}: {other:?}"),
             }
         }
@@ -247,7 +247,7 @@ fn cuda_memory_is_read_where_it_lies() {
         let registered = pool.register(&mock.nvmm()).unwrap();
         assert_eq!(mock.calls(), "", "{case}: nothing to register");
         let address = pool.pixels.as_ptr() as u64;
-        assert_eq!(registered.picture().planes()[0], DevicePlane::Pitched { address, stride_bytes: PITCH });
+        assert_eq!(registered.picture().planes()[0], SurfacePlane::Pitched { address, stride_bytes: PITCH });
         assert_eq!(download(&registered), planes(), "{case}");
     }
 }
