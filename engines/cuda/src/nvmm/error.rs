@@ -4,7 +4,7 @@
 pub enum Kind {
     /// A library, or a function of it, is not there. It will not be there for the next picture either.
     Unavailable,
-    /// What the buffer holds is not a picture we can read.
+    /// What the buffer holds is not a picture we can read; the stream's next one will be no different.
     Surface,
     /// A call into a library failed; the next picture may succeed.
     Driver,
@@ -30,6 +30,6 @@ impl NvmmError {
 
     /// Whether the next picture may succeed.
     pub fn can_continue(&self) -> bool {
-        self.kind != Kind::Unavailable
+        self.kind == Kind::Driver
     }
 }

@@ -134,9 +134,12 @@ impl Libraries {
         let mut name = ptr::null();
         // SAFETY: writes one pointer to a string that lives as long as the driver, or null.
         let known = unsafe { (self.error_name)(result, &mut name) } == 0 && !name.is_null();
-        // SAFETY: not null, and a C string by the call's contract.
-        let name =
-            if known { unsafe { CStr::from_ptr(name) }.to_string_lossy() } else { "an unknown code".into() };
+        let name = if known {
+            // SAFETY: not null, and a C string by the call's contract.
+            unsafe { CStr::from_ptr(name) }.to_string_lossy()
+        } else {
+            "an unknown code".into()
+        };
         Err(NvmmError::new(Kind::Driver, format!("{call}: expected success, got {name} ({result})")))
     }
 
