@@ -73,7 +73,7 @@ impl MaskFinder {
         let most_pixels = pixels as usize;
         let words = words_of(most_pixels);
         let alloc = |words: usize| {
-            let bytes = words.checked_mul(objects * 4).unwrap_or(usize::MAX);
+            let bytes = words.saturating_mul(objects * 4);
             device.alloc(bytes).map_err(|error| {
                 CudaError::new(Kind::Memory, "masks on a device", format_args!("{bytes} bytes"), error)
             })

@@ -12,7 +12,7 @@ use std::{
     ptr,
 };
 
-use crate::{CudaError, Kind, Version};
+use crate::{CudaError, Kind, Version, probe::told};
 use symbols::{Program, Status, Symbols};
 
 /// File names in the order in which they are tried; the loader looks them up where no folder is given.
@@ -56,9 +56,14 @@ impl Nvrtc {
     /// `Kind::NoCompiler` when the file does not open, lacks a function or does not tell its version.
     pub fn open(path: &Path) -> Result<Self, CudaError> {
         let refuse = |got: &dyn fmt::Display| {
-            CudaError::new(Kind::NoCompiler, "NVRTC", "a library that opens", format_args!("{got}"))
+            CudaError::new(
+                Kind::NoCompiler,
+                "NVRTC",
+                "a library that opens",
+                format_args!("{got} ({})", path.display()),
+            )
         };
-        let symbols = Symbols::open(path).map_err(|error| refuse(&error))?;
+        let symbols = Symbols::open(path).map_err(|error| refuse(&told(&error)))?;
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both pointers live for the call.
         check("nvrtcVersion", unsafe { (symbols.version)(&raw mut major, &raw mut minor) })?;

@@ -51,8 +51,8 @@ fn weighed(taps: &Taps, output: usize, pixel: impl Fn(usize) -> [u8; 3]) -> [u8;
 /// A picture to `[3,height,width]`: colours to 8 bits in 13 bit fixed point with repeated chroma, along the rows to 8
 /// bits, down the columns to 8 bits, then the table. Weights are f32; those of [`Taps`]. Halves are these values rounded.
 ///
-/// Differs from `sightline_vision::Preprocessor`, whose weights have 15 bits, by one level at most but for a few in a
-/// million.
+/// Off from `sightline_vision::Preprocessor` by one level at most but for a few in a thousand, whose weights have 15 bits;
+/// and with YUV by up to three levels, as its conversion has the precision of the processor's vectors.
 pub fn preprocess(picture: &Picture<'_>, spec: &ImageSpec) -> Vec<f32> {
     let (width, height) = (spec.width_px, spec.height_px);
     let (from_width, from_height) = (picture.width_px() as usize, picture.height_px() as usize);
