@@ -8,6 +8,7 @@
 #   make figures    everything the README says of performance, measured anew
 #   make parity     against the published PyTorch implementation (installs it, several GB)
 #   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
+#   make check-tensorrt   whether NVIDIA's parser and builder take every graph, without a GPU
 #   make plugin     libgstsightline.so alone, in target/gst
 
 SHELL := /bin/bash
@@ -31,10 +32,10 @@ PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip pytho
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so
 
-.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval clean
+.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval check-tensorrt clean
 
 help:
-	@sed -n '3,12s/^# \{0,3\}//p' Makefile
+	@sed -n '3,13s/^# \{0,3\}//p' Makefile
 
 ## Set-up
 
@@ -151,10 +152,11 @@ figures: build
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -q -- -D warnings
+	cargo clippy -p sightline-engine-cuda -p gst-plugin-sightline --all-targets --features nvmm --locked -q -- -D warnings
 
 test: lint nvrtc
-	cargo build --locked -q -p gst-plugin-sightline
-	cargo test --workspace --locked -q
+	cargo build --locked -q -p gst-plugin-sightline --features nvmm
+	cargo test --workspace --features gst-plugin-sightline/nvmm --locked -q
 
 # Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
 MINUTES ?= $(if $(HOURS),$(shell python3 -c 'print(60 * $(HOURS))'),6)
@@ -171,6 +173,18 @@ SEEDS ?= 1
 parity: build
 	engines/export/setup_venv.sh $(VENV)
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python tests/parity/parity.py --sightline $(SIGHTLINE) $(foreach s,$(SEEDS),--seed $(s))
+
+# NVIDIA's own parser and builder on every graph, without a GPU; two wheels of 96 MB beside the exporter's packages.
+RTX := $(CACHE)/tensorrt-rtx
+RTX_LIST := engines/export/requirements-tensorrt.txt
+$(RTX)/.fetched: $(RTX_LIST)
+	engines/export/setup_venv.sh $(VENV)
+	rm -rf $(RTX)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r $(RTX_LIST) --target $(RTX)
+	@touch $@
+
+check-tensorrt: $(RTX)/.fetched
+	PYTHONPATH=$(RTX) $(VENV)/bin/python engines/export/check_tensorrt.py
 
 clean:
 	cargo clean

@@ -19,8 +19,14 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-telemetry", &["sightline-core"], &["gstreamer", "tokio", "hyper", "ort"]),
     ("sightline-engine-api", &["sightline-core"], &["gstreamer", "tokio", "serde", "ort"]),
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
-    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
+    // It sees GStreamer behind a feature: a buffer in device memory is mapped where `unsafe` may be.
+    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["tokio", "ort"]),
     ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
+    (
+        "sightline-engine-tensorrt",
+        &["sightline-core", "sightline-engine-api"],
+        &["gstreamer", "tokio", "ort"],
+    ),
     (
         "sightline-engine-registry",
         &[
@@ -29,6 +35,7 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
             "sightline-engine-cuda",
             "sightline-engine-ort",
             "sightline-engine-fake",
+            "sightline-engine-tensorrt",
         ],
         &["gstreamer", "tokio"],
     ),
@@ -41,6 +48,7 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
             "sightline-grounding",
             "sightline-config",
             "sightline-engine-api",
+            "sightline-engine-cuda",
             "sightline-engine-registry",
         ],
         &["ort", "reqwest", "hyper"],

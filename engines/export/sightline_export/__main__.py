@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from . import (EXPORTER, OPSET, ExportError, checkpoint, families, manifest, onnx_file, parity_set, precision,
-               verify, weights)
+from . import (EXPORTER, OPSET, ExportError, checkpoint, families, manifest, narrow, onnx_file, parity_set,
+               precision, verify, weights)
 
 
 SHOWN_FRAMES = 8
@@ -32,7 +32,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-cond", type=int, default=1, metavar="1..8")
     parser.add_argument("--closed", action="store_true",
                         help="fixed sizes: one object and all memory slots in every run")
-    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32")
+    parser.add_argument("--precision", choices=["fp32", *narrow.WIDTHS], default="fp32")
     parser.add_argument("--int8-encoder", type=Path, nargs="+", default=[], metavar="CLIP",
                         help="quantize the image encoder, calibrated on these videos or folders of pictures")
     parser.add_argument("--name", help="name in model.toml (default: FAMILY-CONFIG)")
@@ -74,8 +74,8 @@ def export(family_name: str, config: str | None, source: str, image_size: int, m
             kinds[graph.name], written = "int8", precision.to_int8(path, images)
             # On noise it would be judged outside the range it was calibrated for.
             graph.samples = [{"image": torch.from_numpy(image)} for image in images[:SHOWN_FRAMES]]
-        elif precision_name == "fp16":
-            kinds[graph.name], written = "fp16", precision.to_half(path)
+        elif precision_name != "fp32":
+            kinds[graph.name], written = precision_name, narrow.to_narrow(path, path, precision_name)
         reduced = kinds[graph.name] != "fp32"
         tables[graph.name] = onnx_file.entry(written, path)
         differences[graph.name] = verify.check(graph, path, tolerance=None) if reduced else exact
@@ -83,7 +83,7 @@ def export(family_name: str, config: str | None, source: str, image_size: int, m
         note = f"   {kinds[graph.name]}, reported only" if reduced else ""
         say(f"{graph.name:17} {path.stat().st_size / 1e6:8.2f} MB   max abs diff: {worst}{note}")
     head = {"schema": 1, "name": name or _name(family, config), "family": family.name,
-            "exporter": EXPORTER, "opset": OPSET, "licence": family.licence}
+            "exporter": EXPORTER, "opset": narrow.OPSETS.get(precision_name, OPSET), "licence": family.licence}
     manifest.write(out / "model.toml", head, family.manifest(model, max_cond), tables)
     if with_parity_set:
         parity_set.write(out / "parity", family, model)

@@ -1,52 +1,34 @@
-"""Memory attention as a static graph: masked slots, real-valued RoPE, fused value projection.
+"""Memory attention as a static graph: masked slots, real-valued RoPE, fused projections.
 
 The weights are those of the published memory attention (`sam2`'s `MemoryAttention`, `transformers`'
 `EdgeTamVideoMemoryAttention`); only the arithmetic is arranged differently, and every rearrangement
 is exact:
 
-* complex rotation -> `x * cos + rotate_pairs(x) * sin`, interleaved pairs (x0, x1) -> (-x1, x0);
-* a variable number of memories -> slots and an additive key mask;
+* complex rotation -> channels in the order even, odd, so that a pair's halves are two products of
+  their own, `(a cos - b sin, b cos + a sin)`; queries and keys are reordered alike;
+* a variable number of memories -> slots, and a last channel that is 1 in queries and 0 or `-MASKED` in
+  keys: the score of an empty slot vanishes in the softmax;
 * softmax(QK') (M Wv' + bv) Wo' + bo -> (softmax(QK') M) (Wo Wv)' + (Wo bv + bo): the rows of a
-  softmax sum to one and there is one head, so attention runs on raw memory channels.
+  softmax sum to one and there is one head, so attention runs on what the values are made of;
+* keys that are not turned: q (m Wk' + bk)' -> (q Wk) m' + q bk', so that they meet the queries in the
+  memory's width instead of the model's;
+* 1/sqrt(d) is part of the query weights.
 
 B counts objects. They look at one picture, so B is 1 until the first cross-attention: the first
-self-attention is computed once for all of them.
+self-attention is computed once for all of them. Linear layers take rows [B*N,C], which is the form that
+backends give a bias and an activation to.
 """
 
 from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-# Queries attended at once. Above `CHUNK_ABOVE` the score matrix [F*F, keys] is cut into rows of
-# `CHUNK`: 470 MB at 1024 px otherwise. The numbers do not change.
-CHUNK_ABOVE = 1024
+# Queries attended at once: the scores of so many rows stay in a processor's cache, and at 1024 px the
+# whole matrix would be 470 MB. The numbers do not change.
 CHUNK = 256
 MASKED = 1.0e4
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates the last dimension of `x` [..., tokens, d] by tables [tokens, d]."""
-    pairs = x.unflatten(-1, (-1, 2))
-    turned = torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-    return x * cos + turned * sin
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k' / sqrt(d) + bias) v, with q [B,N,d], k [B,K,d], v [B,K,c], bias [B,1,K]; q may have B = 1."""
-    k_t = k.transpose(1, 2)
-    scale = q.shape[-1] ** -0.5
-
-    def rows(part: Tensor) -> Tensor:
-        scores = part @ k_t
-        if bias is not None:
-            scores = scores + bias
-        return torch.softmax(scores, dim=-1) @ v
-
-    q = q * scale
-    if q.shape[1] <= CHUNK_ABOVE:
-        return rows(q)
-    return torch.cat([rows(part) for part in torch.split(q, CHUNK, dim=1)], dim=1)
 
 
 class Projections(NamedTuple):
@@ -69,65 +51,136 @@ class Parts(NamedTuple):
 
 
 class Rope(NamedTuple):
-    """`cos`, `sin` [tokens, C], each value twice; tokens that are not turned have 1 and 0."""
+    """`cos`, `sin` [tokens, C/2]: one angle for each pair of channels."""
 
     cos: Tensor
     sin: Tensor
 
 
+class Keys(NamedTuple):
+    """What the memories of `objects`, B, are read by; masks are 0, or `-MASKED` for what is not there.
+
+    `turned` [B*NM,T',c] and its `mask` [B*NM,T',1]; `still` [B,K',c+2], whose last channels are 1 and its
+    mask; `values` [B,K,c], the turned ones first.
+    """
+
+    objects: int
+    turned: Tensor
+    mask: Tensor
+    still: Tensor
+    values: Tensor
+
+
+class Turned(nn.Module):
+    """A published linear layer and the rotation of what it gives: rows [R,c] -> [B,tokens,C], or C + 1."""
+
+    def __init__(self, published: nn.Linear, scale: float = 1.0):
+        super().__init__()
+        weight, bias = published.weight.detach() * scale, published.bias.detach() * scale
+        for name, start in (("even", 0), ("odd", 1)):
+            self.register_buffer(f"{name}_weight", weight[start::2].contiguous())
+            self.register_buffer(f"{name}_bias", bias[start::2].contiguous())
+
+    def forward(self, x: Tensor, rope: Rope, last: Tensor | None = None) -> Tensor:
+        """`last` [B,tokens,1] becomes the last channel."""
+        a, b = (linear(x, weight, bias).unflatten(0, (-1, rope.cos.shape[0]))
+                for weight, bias in ((self.even_weight, self.even_bias), (self.odd_weight, self.odd_bias)))
+        parts = [a * rope.cos - b * rope.sin, b * rope.cos + a * rope.sin]
+        return torch.cat(parts if last is None else [*parts, last], dim=-1)
+
+
+class FusedValue(nn.Module):
+    """The value and output projections of a one-headed attention as one matrix."""
+
+    def __init__(self, parts: Projections):
+        super().__init__()
+        wv, bv, wo, bo = (x.detach().double() for x in (parts.value.weight, parts.value.bias,
+                                                        parts.out.weight, parts.out.bias))
+        self.register_buffer("weight", (wo @ wv).float())
+        self.register_buffer("bias", (wo @ bv + bo).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x.flatten(0, 1), self.weight, self.bias)
+
+
+def attend(pairs: list[tuple[Tensor, Tensor]], v: Tensor) -> Tensor:
+    """softmax of the scores q k' of all `pairs` side by side, times v: q [B,N,d], k [B,K,d], v [B,sum of K,c]."""
+    keys = [k.transpose(1, 2) for _, k in pairs]
+
+    def rows(queries) -> Tensor:
+        scores = [q @ k for q, k in zip(queries, keys, strict=True)]
+        return torch.softmax(scores[0] if len(scores) == 1 else torch.cat(scores, dim=2), dim=-1) @ v
+
+    queries = [q for q, _ in pairs]
+    if queries[0].shape[1] <= CHUNK:
+        return rows(queries)
+    parts = zip(*(torch.split(q, CHUNK, dim=1) for q in queries), strict=True)
+    return torch.cat([rows(part) for part in parts], dim=1)
+
+
 class FusedLayer(nn.Module):
     """One published memory attention layer, evaluation mode."""
 
-    def __init__(self, layer: nn.Module, parts: Parts):
+    def __init__(self, layer: nn.Module, parts: Parts, narrow: bool = False):
+        """`narrow`: so many keys are not turned that they are worth a score matrix of their own."""
         super().__init__()
-        self.layer, self.parts = layer, parts
-        value, out = parts.cross.value, parts.cross.out
-        wv, bv, wo, bo = (x.double() for x in (value.weight, value.bias, out.weight, out.bias))
-        self.register_buffer("value_weight", (wo @ wv).float())
-        self.register_buffer("value_bias", (wo @ bv + bo).float())
+        self.layer, self.parts, self.narrow = layer, parts, narrow
+        own, cross = parts.own, parts.cross
+        scale = own.query.out_features ** -0.5
+        self.query, self.key, self.value = Turned(own.query, scale), Turned(own.key), FusedValue(own)
+        self.cross_query, self.cross_key, self.cross_value = Turned(cross.query, scale), Turned(cross.key), FusedValue(cross)
+        # [C+1, c+2]: a query and its 1 -> what meets a key that is not turned, its bias, and its mask.
+        weight, bias = cross.key.weight.detach(), cross.key.bias.detach()
+        weight, bias = (torch.cat((x[0::2], x[1::2])) for x in (weight, bias))
+        still = torch.zeros(weight.shape[0] + 1, weight.shape[1] + 2)
+        still[:-1, :-2], still[:-1, -2], still[-1, -1] = weight, bias, 1
+        self.register_buffer("still", still)
 
-    def forward(self, x: Tensor, pos: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None,
-                values: Tensor, bias: Tensor, rope: Rope, mem_rope: Rope) -> Tensor:
-        """x [1 or B,N,C], pos [1,N,C]; mem_keys [B,NM,T,c]; ptr_keys [B,K',c]; values [B,K,c]; bias [B,1,K]."""
-        norms, own, cross, mlp, pos_at_own = self.parts
+    def forward(self, x: Tensor, pos: Tensor, ones: Tensor, keys: Keys, rope: Rope, mem_rope: Rope) -> Tensor:
+        """x [1 or B,N,C], pos [1,N,C], ones [1 or B,N,1] as x; returns [B,N,C]."""
+        norms, _, _, mlp, pos_at_own = self.parts
         y = norms[0](x)
-        qk = y + pos if pos_at_own else y
-        q, k = rotate(own.query(qk), *rope), rotate(own.key(qk), *rope)
-        x = x + own.out(attend(q, k, own.value(y), None))
+        qk = (y + pos if pos_at_own else y).flatten(0, 1)
+        y = attend([(self.query(qk, rope), self.key(qk, rope))], y)
+        # In rows: ONNX Runtime would put a sum [1,N,C] and its norm into one operator, six times as slow.
+        rows = x.flatten(0, 1) + self.value(y)
 
-        y = norms[1](x)
-        q = rotate(cross.query(y), *rope)
-        k = rotate(cross.key(mem_keys), *mem_rope).flatten(1, 2)
-        if ptr_keys is not None:
-            k = torch.cat((k, cross.key(ptr_keys)), dim=1)
-        y = attend(q, k, values, bias)
-        x = x + nn.functional.linear(y, self.value_weight, self.value_bias)
-        return x + mlp(norms[2](x))
+        q = self.cross_query(norms[1](rows), rope, ones)
+        k = self.cross_key(keys.turned.flatten(0, 1), mem_rope, keys.mask).reshape(keys.objects, -1, q.shape[2])
+        if self.narrow:
+            pairs = [(q, k), (q @ self.still, keys.still)]
+        else:
+            pairs = [(q, torch.cat((k, keys.still @ self.still.T), dim=1))]
+        tokens = (-1, x.shape[1])
+        x = rows.unflatten(0, tokens) + self.cross_value(attend(pairs, keys.values)).unflatten(0, tokens)
+        return x + mlp(norms[2](x).flatten(0, 1)).unflatten(0, tokens)
 
 
 class FusedMemoryAttention(nn.Module):
     """A published memory attention on masked keys."""
 
     def __init__(self, layers: list[FusedLayer], norm: nn.Module, pos: Tensor, pos_at_input: bool,
-                 rope: Rope, mem_rope: Rope):
-        """`pos` [1,N,C]: the sine encoding of the top feature level; one `Rope` serves all layers."""
+                 rope: Rope, mem_rope: Rope, still: int = 0):
+        """`pos` [1,N,C]: the sine encoding of the top feature level; one `Rope` serves all layers. The first
+        `still` tokens of a memory are not turned, the others by `mem_rope`."""
         super().__init__()
-        self.layers, self.norm, self.pos_at_input = nn.ModuleList(layers), norm, pos_at_input
+        self.layers, self.norm, self.pos_at_input, self.still = nn.ModuleList(layers), norm, pos_at_input, still
         self.register_buffer("pos", pos)
+        self.register_buffer("ones", torch.ones(1, pos.shape[1], 1))
         for name, tables in (("rope", rope), ("mem_rope", mem_rope)):
             self.register_buffer(f"{name}_cos", tables.cos)
             self.register_buffer(f"{name}_sin", tables.sin)
 
-    def forward(self, x: Tensor, mem_keys: Tensor, ptr_keys: Tensor | None, values: Tensor,
-                used: Tensor) -> Tensor:
-        """x [1,N,C]; used [B,K] is 1 for a key to read, 0 for an empty one. Returns [B,N,C]."""
-        bias = ((used - 1.0) * MASKED).unsqueeze(1)
+    def forward(self, x: Tensor, keys: Keys) -> Tensor:
+        """x [1,N,C]. Returns [B,N,C]."""
         rope = Rope(self.rope_cos, self.rope_sin)
         mem_rope = Rope(self.mem_rope_cos, self.mem_rope_sin)
         if self.pos_at_input:
             x = x + 0.1 * self.pos
+        ones = self.ones
         for layer in self.layers:
-            x = layer(x, self.pos, mem_keys, ptr_keys, values, bias, rope, mem_rope)
+            x = layer(x, self.pos, ones, keys, rope, mem_rope)
+            ones = self.ones.expand(keys.objects, -1, -1)
         return self.norm(x)
 
 
@@ -137,13 +190,24 @@ def read_memory(attention: FusedMemoryAttention, feat: Tensor, mem: Tensor, mem_
 
     A pointer is C/c tokens; ptr_pos [B,NP,c] is the position of them all. Returns [B,C,F,F].
     """
-    tokens, width = mem.shape[2], mem.shape[3]
-    split = obj_ptrs.shape[2] // width
-    pointers = obj_ptrs.unflatten(2, (split, width))
-    keys = pointers if ptr_pos is None else pointers + ptr_pos.unsqueeze(2)
-    used = torch.cat((each(mem_mask, tokens), each(ptr_mask, split)), dim=1)
-    values = torch.cat((mem.flatten(1, 2), pointers.flatten(1, 2)), dim=1)
-    x = attention(feat.flatten(2).transpose(1, 2), mem + mem_pos, keys.flatten(1, 2), values, used)
+    objects, still, turned = mem.shape[0], attention.still, mem.shape[2] - attention.still
+    split = obj_ptrs.shape[2] // mem.shape[3]
+    pointers = ptr_keys = obj_ptrs.reshape(objects, -1, mem.shape[3])
+    if ptr_pos is not None:
+        ptr_keys = pointers + ptr_pos.repeat_interleave(split, dim=1)
+    mem_keys = mem + mem_pos
+    mem_mask, ptr_mask = ((used - 1.0) * MASKED for used in (mem_mask, ptr_mask))
+    mask = each(ptr_mask, split)
+    if still:
+        ptr_keys = torch.cat((mem_keys[:, :, :still].flatten(1, 2), ptr_keys), dim=1)
+        pointers = torch.cat((mem[:, :, :still].flatten(1, 2), pointers), dim=1)
+        mask = torch.cat((each(mem_mask, still), mask), dim=1)
+        mem, mem_keys = mem[:, :, still:], mem_keys[:, :, still:]
+    mask = mask.unsqueeze(2)
+    keys = Keys(objects, mem_keys.flatten(0, 1), mem_mask.reshape(-1, 1, 1).expand(-1, turned, -1),
+                torch.cat((ptr_keys, torch.ones_like(mask), mask), dim=2),
+                torch.cat((mem.flatten(1, 2), pointers), dim=1))
+    x = attention(feat.flatten(2).transpose(1, 2), keys)
     return x.transpose(1, 2).unflatten(2, feat.shape[2:])
 
 

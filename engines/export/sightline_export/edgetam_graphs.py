@@ -6,14 +6,17 @@ said to be [B,NM], a model of closed sizes has [NM].
 """
 
 import copy
-import math
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
+from . import ExportError, two_way
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
+from .perceiver import Perceiver
+from .rewrites import Block, Downsampler, chained
 from .sam2_graphs import MaskDownsample as MaskDownsample
 from .sam2_graphs import by_object, pick
 
@@ -25,14 +28,18 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.decoder = model.mask_decoder
+        self.vision, decoder = copy.deepcopy(model.vision_encoder), model.mask_decoder
         # RepViT's training branches summed into one convolution by its own code: 8 % less time.
-        self.vision = copy.deepcopy(model.vision_encoder)
         self.vision.backbone.timm_model = reparameterize_model(self.vision.backbone.timm_model)
+        # Nothing reads the fine levels but the decoder's own projections.
+        neck = self.vision.neck
+        if not {0, 1}.isdisjoint(neck.fpn_top_down_levels):
+            raise ExportError(f"image encoder: expected fine levels by themselves, got {neck.fpn_top_down_levels}")
+        neck.convs[3] = chained(neck.convs[3], decoder.conv_s0)
+        neck.convs[2] = chained(neck.convs[2], decoder.conv_s1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        levels, decoder = self.vision(image).fpn_hidden_states, self.decoder
-        return decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2]
+        return tuple(self.vision(image).fpn_hidden_states[:3])
 
 
 def fused(layer: nn.Module) -> FusedLayer:
@@ -40,7 +47,7 @@ def fused(layer: nn.Module) -> FusedLayer:
     own, cross = (Projections(attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj)
                   for attn in (layer.self_attn, layer.cross_attn_image))
     norms = (layer.layer_norm1, layer.layer_norm2, layer.layer_norm3)
-    return FusedLayer(layer, Parts(norms, own, cross, layer.mlp))
+    return FusedLayer(layer, Parts(norms, own, cross, layer.mlp), narrow=True)
 
 
 class MemoryAttention(nn.Module):
@@ -52,15 +59,14 @@ class MemoryAttention(nn.Module):
         side = model.image_size // 16
         position = model.vision_encoder.neck.position_encoding
         pos = position(torch.Size((1, model.hidden_dim, side, side)), "cpu", torch.float32)
-        queries, keys = (Rope(*(table[0] for table in published.rotary_emb(pos, ids)))
+        # The published tables have every angle twice.
+        queries, keys = (Rope(*(table[0, :, ::2].contiguous() for table in published.rotary_emb(pos, ids)))
                          for ids in (published.position_ids, published.position_ids_k))
         # The latents of the whole frame have no place and are not turned.
         still = model.config.perceiver_resampler_num_latents
-        keys = Rope(torch.cat((torch.ones(still, keys.cos.shape[1]), keys.cos)),
-                    torch.cat((torch.zeros(still, keys.sin.shape[1]), keys.sin)))
         self.attention = FusedMemoryAttention(
             [fused(layer) for layer in published.layers], published.layer_norm,
-            pos.flatten(2).transpose(1, 2), True, queries, keys)
+            pos.flatten(2).transpose(1, 2), True, queries, keys, still)
         with torch.no_grad():
             blank = torch.zeros(1, model.mem_dim, side, side)
             _, mem_pos = model.spatial_perceiver(blank, blank)
@@ -75,6 +81,31 @@ class MemoryAttention(nn.Module):
         return read_memory(self.attention, feat_s2, mem, mem_pos, mem_mask, obj_ptrs, None, ptr_mask)
 
 
+class Transformer(nn.Module):
+    """In the place of an `EdgeTamVideoTwoWayTransformer`."""
+
+    def __init__(self, published: nn.Module):
+        super().__init__()
+
+        def attention(layer: nn.Module) -> two_way.Attention:
+            return two_way.Attention(layer.q_proj, layer.k_proj, layer.v_proj, layer.o_proj, layer.num_attention_heads)
+
+        def own(layer: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+            return lambda *qkv: layer(*(x.unsqueeze(1) for x in qkv))[0][:, 0]
+
+        layers = [two_way.Parts(
+            own(layer.self_attn), (layer.layer_norm1, layer.layer_norm2, layer.layer_norm3, layer.layer_norm4),
+            attention(layer.cross_attn_token_to_image), layer.mlp, attention(layer.cross_attn_image_to_token),
+            layer.skip_first_layer_pe) for layer in published.layers]
+        self.both = two_way.TwoWay(published, layers, attention(published.final_attn_token_to_image),
+                                   published.layer_norm_final_attn)
+
+    def forward(self, point_embeddings: Tensor, image_embeddings: Tensor, image_positional_embeddings: Tensor,
+                **_nothing: None) -> tuple[Tensor, Tensor]:
+        image, pe = two_way.flat(image_embeddings), two_way.flat(image_positional_embeddings)
+        return tuple(x.unsqueeze(1) for x in self.both(point_embeddings[:, 0], image, pe))
+
+
 class Heads(nn.Module):
     """The published prompt encoder and mask decoder, one best mask out.
 
@@ -83,7 +114,8 @@ class Heads(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, self.decoder = model, copy.deepcopy(model.mask_decoder)
+        self.decoder.transformer = Transformer(self.decoder.transformer)
         self.register_buffer("dense_pe", model.get_image_wide_positional_embeddings().detach())
 
     def embed(self, coords: Tensor, labels: Tensor) -> Tensor:
@@ -100,7 +132,7 @@ class Heads(nn.Module):
     def decode(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor, sparse: Tensor,
                dense: Tensor, multimask: bool) -> tuple[Tensor, ...]:
         """The published decoder's choice: mask [B,1,h,h], iou [B,1], token [B,C], score [B,1]."""
-        masks, ious, tokens, score = self.model.mask_decoder(
+        masks, ious, tokens, score = self.decoder(
             image_embeddings=pix_feat, image_positional_embeddings=self.dense_pe,
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=multimask,
             high_resolution_features=[feat_s0, feat_s1])
@@ -162,32 +194,23 @@ class MemoryEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, published = model, model.memory_encoder
+        downsampler = published.mask_downsampler
+        self.downsample = Downsampler([(step.conv, step.layer_norm) for step in downsampler.layers], downsampler.final_conv)
+        self.fuse = nn.Sequential(*(Block(layer.depthwise_conv, layer.layer_norm, layer.pointwise_conv1,
+                                          layer.pointwise_conv2, layer.scale)
+                                    for layer in published.memory_fuser.layers))
         side = model.image_size // 16
-        pos = model.memory_encoder.position_encoding(
-            torch.Size((1, model.mem_dim, side, side)), "cpu", torch.float32)
-        self.register_buffer("pos", pos)
+        pos = published.position_encoding(torch.Size((1, model.mem_dim, side, side)), "cpu", torch.float32)
+        self.resample = Perceiver(model.spatial_perceiver, pos)
 
     def forward(self, feat_s2: Tensor, low_res_mask: Tensor, object_score: Tensor,
                 binarize: Tensor) -> Tensor:
         """low_res_mask [B,1,h,h] logits; binarize [B]; the score is not used."""
-        model, config = self.model, self.model.config
+        model, config, encoder = self.model, self.model.config, self.model.memory_encoder
         size = (model.image_size, model.image_size)
         logits = F.interpolate(low_res_mask, size=size, mode="bilinear", align_corners=False)
         mask = torch.where(binarize.reshape(-1, 1, 1, 1) > 0, (logits > 0).float(), torch.sigmoid(logits))
         mask = mask * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
-        features, _ = model.memory_encoder(feat_s2, mask)
-        return self.resample(features)
-
-    def resample(self, features: Tensor) -> Tensor:
-        """[B,c,F,F] -> [B,T,c]: the published perceiver, whose own windows take one object only."""
-        perceiver, count = self.model.spatial_perceiver, features.shape[0]
-        whole, _ = perceiver._forward_1d(features, self.pos.expand(count, -1, -1, -1))
-        windows = math.isqrt(perceiver.num_latents_2d)
-        parts = features.unflatten(3, (windows, -1)).unflatten(2, (windows, -1)).permute(0, 2, 4, 3, 5, 1)
-        parts = parts.flatten(3, 4).flatten(0, 2)
-        latents = perceiver.latents_2d.repeat(count, 1).unsqueeze(1)
-        for layer in perceiver.layers:
-            latents = layer(latents, parts, positional_encoding=None)
-        latents = perceiver.layer_norm(latents.reshape(count, -1, latents.shape[-1]))
-        return torch.cat((whole, latents), dim=1)
+        features = self.fuse(encoder.feature_projection(feat_s2) + self.downsample(mask))
+        return self.resample(encoder.projection(features))

@@ -1,11 +1,10 @@
-"""Graphs with less than f32 inside: half precision, and an int8 image encoder. Inputs and outputs stay f32.
+"""An int8 image encoder: static QDQ, calibrated on clips. Its input and outputs stay f32.
 
-Both are measured against the published f32 model and reported, never asserted: what they cost in
-quality depends on the weights.
+It is measured against the published f32 model and reported, never asserted: what it costs in quality depends on
+the weights. Narrow floats are in `narrow.py`.
 """
 
 import logging
-import re
 import shutil
 import subprocess
 import tempfile
@@ -13,89 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from . import ExportError, onnx_file
 from .predictor import normalise
 
-# Kept in f32: what sums or exponentiates many numbers, and what decides.
-WIDE_OPERATORS = {"Softmax", "LayerNormalization", "ReduceMean", "ReduceSum", "Pow", "Sqrt", "Resize",
-                  "ArgMax", "Greater", "GreaterOrEqual", "LessOrEqual", "Sin", "Cos", "Cast"}
-HEADS = re.compile(r"pred_obj_score_head|iou_prediction_head|obj_ptr_proj|object_pointer_proj|"
-                   r"output_hypernetworks_mlps|_get_stability_scores|pe_layer|shared_embedding")
 PICTURES = {".png", ".jpg", ".jpeg"}
 MOST_FRAMES = 64
-
-
-class Half:
-    """Rewrites a graph node by node, in order: each float tensor gets a name for each width it is read in."""
-
-    def __init__(self, model: onnx.ModelProto):
-        self.graph = onnx.shape_inference.infer_shapes(model).graph
-        self.values = {value.name: value for value in self.graph.initializer}
-        known = [*self.graph.input, *self.graph.output, *self.graph.value_info]
-        self.floats = {value.name for value in known if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-        self.floats |= {name for name, value in self.values.items() if value.data_type == TensorProto.FLOAT}
-        # What a tensor is called in f32 and in f16; at least one exists.
-        self.names: dict[str, dict[int, str]] = {}
-        for name in [value.name for value in self.graph.input] + list(self.values):
-            self.names[name] = {TensorProto.FLOAT: name}
-        self.nodes: list[onnx.NodeProto] = []
-        self.made: list[onnx.TensorProto] = []
-
-    def read(self, name: str, width: int) -> str:
-        """The name of `name` in `width`, cast or converted when first asked for."""
-        if name not in self.floats:
-            return name
-        names = self.names[name]
-        if width not in names:
-            names[width] = f"{name}_{'f16' if width == TensorProto.FLOAT16 else 'f32'}"
-            if name in self.values:
-                value = numpy_helper.to_array(self.values[name])
-                limit = np.finfo(np.float16).max
-                half = np.clip(value, -limit, limit).astype(np.float16)
-                self.made.append(numpy_helper.from_array(half, names[width]))
-            else:
-                source = next(iter(names.values()))
-                self.nodes.append(helper.make_node("Cast", [source], [names[width]], f"{names[width]}_cast",
-                                                   to=width))
-        return names[width]
-
-    def rewrite(self) -> None:
-        """Every node in the width it is meant to have; outputs of the graph in f32 under their names."""
-        results = {value.name for value in self.graph.output}
-        for node in self.graph.node:
-            given = any(name in self.floats for name in node.input)
-            wide = not given or node.op_type in WIDE_OPERATORS or bool(HEADS.search(node.name))
-            width = TensorProto.FLOAT if wide else TensorProto.FLOAT16
-            for index, name in enumerate(node.input):
-                node.input[index] = self.read(name, width)
-            self.nodes.append(node)
-            for index, name in enumerate(node.output):
-                if name in self.floats:
-                    renamed = f"{name}_inner" if name in results and not wide else name
-                    node.output[index] = renamed
-                    self.names[name] = {width: renamed}
-                    if renamed != name:
-                        self.nodes.append(helper.make_node("Cast", [renamed], [name], f"{name}_cast",
-                                                           to=TensorProto.FLOAT))
-                        self.names[name][TensorProto.FLOAT] = name
-        read = {name for node in self.nodes for name in node.input}
-        kept = [value for value in [*self.values.values(), *self.made] if value.name in read]
-        for field, items in (("node", self.nodes), ("initializer", kept)):
-            copies = [type(item).FromString(item.SerializeToString()) for item in items]
-            self.graph.ClearField(field)
-            getattr(self.graph, field).extend(copies)
-
-
-def to_half(path: Path) -> onnx.ModelProto:
-    """The graph at `path` in f16 but for `WIDE_OPERATORS`, the heads, and its inputs and outputs."""
-    model = onnx.load(str(path))
-    half = Half(model)
-    half.rewrite()
-    model.graph.CopyFrom(half.graph)
-    return onnx_file.sign(model, path.stem, path)
 
 
 def _decode(video: Path, folder: Path) -> list[Path]:

@@ -4,6 +4,8 @@ S is the image size, F = S/16, T = F*F tokens a memory, h = S/4, C the model wid
 width, B the number of objects; where slots are said to be [B,NM], a model of closed sizes has [NM].
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 from sam2.modeling.sam2_base import NO_OBJ_SCORE
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 
-from . import ExportError
+from . import ExportError, two_way
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
+from .rewrites import Block, Downsampler, chained
 
 
 class ImageEncoder(nn.Module):
@@ -20,28 +23,27 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
-        trunk = model.image_encoder.trunk
+        self.encoder, decoder = copy.deepcopy(model.image_encoder), model.sam_mask_decoder
+        trunk, neck = self.encoder.trunk, self.encoder.neck
         side = model.image_size // 4
         # Bicubic Resize is baked: some runtimes run it as linear without saying so.
         baked = type(trunk)._get_pos_embed(trunk, (side, side)).detach()
         self.register_buffer("pos_embed", baked)
+        trunk._get_pos_embed = lambda _hw: self.pos_embed
+        # Nothing reads the fine levels but the decoder's own projections.
+        if not {0, 1}.isdisjoint(neck.fpn_top_down_levels):
+            raise ExportError(f"image encoder: expected fine levels by themselves, got {neck.fpn_top_down_levels}")
+        for conv, projection in ((neck.convs[3], decoder.conv_s0), (neck.convs[2], decoder.conv_s1)):
+            conv.conv = chained(conv.conv, projection)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        trunk = self.model.image_encoder.trunk
-        trunk._get_pos_embed = lambda _hw: self.pos_embed
-        try:
-            return tuple(self.model.forward_image(image)["backbone_fpn"])
-        finally:
-            del trunk._get_pos_embed
+        return tuple(self.encoder(image)["backbone_fpn"])
 
 
 def rope_tables(attn: nn.Module, side: int) -> Rope:
     """The tables of a published `RoPEAttention` for side x side tokens."""
     cis = attn.compute_cis(end_x=side, end_y=side)
-    cos = cis.real.repeat_interleave(2, dim=-1).contiguous()
-    sin = cis.imag.repeat_interleave(2, dim=-1).contiguous()
-    return Rope(cos, sin)
+    return Rope(cis.real.contiguous(), cis.imag.contiguous())
 
 
 def fused(layer: nn.Module) -> FusedLayer:
@@ -109,6 +111,26 @@ def pick(many: Tensor, best: Tensor) -> Tensor:
     return torch.index_select(many.flatten(0, 1), 0, best + first)
 
 
+class Transformer(nn.Module):
+    """In the place of a `TwoWayTransformer`."""
+
+    def __init__(self, published: nn.Module):
+        super().__init__()
+
+        def attention(layer: nn.Module) -> two_way.Attention:
+            return two_way.Attention(layer.q_proj, layer.k_proj, layer.v_proj, layer.out_proj, layer.num_heads)
+
+        layers = [two_way.Parts(
+            layer.self_attn, (layer.norm1, layer.norm2, layer.norm3, layer.norm4),
+            attention(layer.cross_attn_token_to_image), layer.mlp, attention(layer.cross_attn_image_to_token),
+            layer.skip_first_layer_pe) for layer in published.layers]
+        self.both = two_way.TwoWay(published, layers, attention(published.final_attn_token_to_image),
+                                   published.norm_final_attn)
+
+    def forward(self, image: Tensor, pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.both(tokens, two_way.flat(image), two_way.flat(pe))
+
+
 class Heads(nn.Module):
     """The published prompt encoder and mask decoder, one best mask out.
 
@@ -117,12 +139,13 @@ class Heads(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, self.decoder = model, copy.deepcopy(model.sam_mask_decoder)
+        self.decoder.transformer = Transformer(self.decoder.transformer)
         self.register_buffer("dense_pe", model.sam_prompt_encoder.get_dense_pe().detach())
 
     def decode(self, pix_feat: Tensor, feat_s0: Tensor, feat_s1: Tensor, sparse: Tensor,
                dense: Tensor, multimask: Tensor | bool) -> tuple[Tensor, ...]:
-        model, decoder = self.model, self.model.sam_mask_decoder
+        model, decoder = self.model, self.decoder
         masks, ious, tokens, score = decoder.predict_masks(
             image_embeddings=pix_feat, image_pe=self.dense_pe, sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense, repeat_image=False, high_res_features=[feat_s0, feat_s1],
@@ -200,7 +223,11 @@ class MemoryEncoder(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, published = model, model.memory_encoder
+        steps = list(published.mask_downsampler.encoder)
+        self.downsample = Downsampler(list(zip(steps[0:-1:3], steps[1:-1:3], strict=True)), steps[-1])
+        self.fuse = nn.Sequential(*(Block(layer.dwconv, layer.norm, layer.pwconv1, layer.pwconv2, layer.gamma)
+                                    for layer in published.fuser.layers))
 
     def forward(self, feat_s2: Tensor, low_res_mask: Tensor, object_score: Tensor,
                 binarize: Tensor) -> Tensor:
@@ -212,7 +239,8 @@ class MemoryEncoder(nn.Module):
         if model.binarize_mask_from_pts_for_mem_enc:
             mask = torch.where(binarize.reshape(-1, 1, 1, 1) > 0, (logits > 0).float(), mask)
         mask = mask * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
-        mem = model.memory_encoder(feat_s2, mask, skip_mask_sigmoid=True)["vision_features"]
+        encoder = model.memory_encoder
+        mem = encoder.out_proj(self.fuse(encoder.fuser.proj(encoder.pix_feat_proj(feat_s2) + self.downsample(mask))))
         if model.no_obj_embed_spatial is not None:
             absent = (object_score <= 0).float()[..., None, None]
             mem = mem + absent * model.no_obj_embed_spatial[..., None, None]

@@ -60,7 +60,11 @@ impl ModelEntry {
 
 impl ModelSource {
     /// The manifest, checked.
-    pub(crate) fn spec(&self) -> Result<ModelSpec, EngineError> {
+    ///
+    /// # Errors
+    /// `Kind::Model` for a manifest that cannot be read or is none, `Kind::Interface` for a graph it declares that
+    /// does not fulfil the contract.
+    pub fn spec(&self) -> Result<ModelSpec, EngineError> {
         if *self == Self::Fake {
             return Ok(sightline_engine_fake::model(sightline_engine_fake::FakeOptions::default()).spec);
         }
@@ -85,7 +89,10 @@ impl ModelSource {
 
     /// A graph's file, once it has proved to be the one that the manifest names. What is returned is what was
     /// hashed: the file may change afterwards.
-    pub(crate) fn graph(&self, graph: &GraphSpec) -> Result<Cow<'static, [u8]>, EngineError> {
+    ///
+    /// # Errors
+    /// `Kind::Model`.
+    pub fn graph(&self, graph: &GraphSpec) -> Result<Cow<'static, [u8]>, EngineError> {
         let wrong = |expected: &dyn fmt::Display, got: &dyn fmt::Display| {
             EngineError::new(Kind::Model, self.file(&graph.file), expected, got)
         };

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the help that teaches it.
 
 mod bench;
+mod engines;
 mod models;
 mod query;
 mod serve;
@@ -13,6 +14,9 @@ use clap::{
 };
 
 pub(crate) use self::bench::{Bench, BenchArgs, Clock, LatencyArgs, StreamingArgs};
+pub(crate) use self::engines::{
+    BuildArgs, CleanArgs, EnginesArgs, EnginesCommand, PlanListArgs, PlanVerifyArgs,
+};
 pub(crate) use self::models::{
     ExportArgs, ExportFlags, LayoutArg, ListArgs, ModelsArgs, ModelsCommand, PullArgs, VerifyArgs,
     VerifyFlags,
@@ -54,6 +58,8 @@ pub(crate) enum Command {
     Trace(TraceArgs),
     /// List, download, export, verify and remove models
     Models(ModelsArgs),
+    /// Build, list, verify and remove TensorRT plans of a model's graphs
+    Engines(EnginesArgs),
     /// Say what is installed, what is missing, and what to type
     Doctor(DoctorArgs),
 }

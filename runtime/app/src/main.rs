@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod doctor;
 mod elements;
+mod engines;
 mod eval;
 mod feed;
 mod gstreamer;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Models(args) => models::run(args),
+        Command::Engines(args) => match engines::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Doctor(args) => match doctor::run(args) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,

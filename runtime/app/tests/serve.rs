@@ -119,11 +119,12 @@ impl Served {
 fn a_feed_that_fails_fails_alone_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (late, lines) = (at("late.mp4"), at("ball.jsonl"));
+    let (late, lines, late_lines) = (at("late.mp4"), at("ball.jsonl"), at("late.jsonl"));
     let feeds = format!(
         "[feeds.ball]\ninput = \"test\"\nprompts = \"point=320,180\"\njsonl = {lines:?}\n\
          [feeds.full]\ninput = \"test\"\nprompts = \"point=320,180\"\njsonl = \"/dev/full\"\n\
-         [feeds.late]\ninput = {late:?}\nprompts = \"box=60,40,100,80\"\nrepeat = true\n"
+         [feeds.late]\ninput = {late:?}\nprompts = \"box=60,40,100,80\"\nrepeat = true\n\
+         jsonl = {late_lines:?}\n"
     );
     let served = serve(folder.path(), &feeds);
     served.wait("the ball is followed", |served| {
@@ -150,7 +151,7 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
         ("sightline_frame_to_mask_seconds_count{feed=\"ball\"}", 20.0),
         ("sightline_mask_age_seconds_count{feed=\"ball\"}", 20.0),
         ("sightline_objects{feed=\"ball\",state=\"tracking\"}", 1.0),
-        ("sightline_model_info{feed=\"ball\",model=\"fake\",provider=\"auto\"}", 1.0),
+        ("sightline_model_info{feed=\"ball\",model=\"fake\",engine=\"fake/cpu\"}", 1.0),
         ("sightline_process_resident_bytes", 1e6),
     ] {
         served.wait(series, |served| served.metric(series) >= least);
@@ -174,6 +175,9 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
     let mut whole = frames.clone();
     whole.sort_unstable();
     assert!(whole.iter().copied().eq(0..frames.len() as u64), "every frame has one line: {frames:?}");
+    let text = std::fs::read_to_string(&late_lines).unwrap();
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert!(first["restarted"].as_str().is_some_and(|reason| reason.contains("late.mp4")), "{first}");
 }
 
 #[test]

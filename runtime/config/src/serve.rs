@@ -50,16 +50,16 @@ pub struct ServeSettings {
     pub rtsp_latency: Duration,
 }
 
-/// How RTSP brings its packets.
+/// How an RTSP camera sends its packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedTransport {
-    /// As camera and client agree.
+    /// What the address says (`rtspt`, `rtspu`); else TCP and UDP in turn until one works, and that from then on.
     #[default]
     Auto,
-    /// Over the connection itself.
+    /// Interleaved in the RTSP connection: nothing is lost on the way, and firewalls let it through.
     Tcp,
-    /// As datagrams.
+    /// Packets of their own.
     Udp,
 }
 
@@ -96,7 +96,7 @@ pub struct FeedSettings {
     pub max_age: Option<Duration>,
     /// Where a line of JSON a frame goes.
     pub jsonl: Option<PathBuf>,
-    /// How RTSP brings its packets.
+    /// How an RTSP camera sends its packets.
     pub transport: FeedTransport,
     /// A file is played again when it ends.
     pub repeat: bool,

@@ -229,9 +229,9 @@ impl FeedMetrics {
         }
     }
 
-    /// What tracks, and what was asked to run it.
-    pub fn model(&self, model: &str, provider: &str) {
-        let labels = [("feed", self.feed.as_str()), ("model", model), ("provider", provider)];
+    /// What tracks, and what really runs it.
+    pub fn model(&self, model: &str, engine: &str) {
+        let labels = [("feed", self.feed.as_str()), ("model", model), ("engine", engine)];
         self.telemetry.gauge(Metric::Model, &labels).set(1.0);
     }
 

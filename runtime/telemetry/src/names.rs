@@ -105,7 +105,7 @@ metrics! {
     Queries "sightline_queries_total" Counter, Count, ["feed", "state"], "Steps of questions by what they came to";
     QueryDelay "sightline_query_delay_seconds" Histogram(WAIT), Seconds, ["feed"], "From a question to its answer";
     LlmUp "sightline_llm_up" Gauge, Truth, ["feed"], "1 when the language model answered the last question that ended, 0 when it did not; absent without a server";
-    Model "sightline_model_info" Gauge, Truth, ["feed", "model", "provider"], "1; the model in use, and what was asked to run it";
+    Model "sightline_model_info" Gauge, Truth, ["feed", "model", "engine"], "1; the model in use, and what really runs it";
     OutputLines "sightline_output_lines_total" Counter, Count, ["feed"], "JSON lines written";
     OutputDropped "sightline_output_dropped_total" Counter, Count, ["feed", "reason"], "JSON lines dropped: full (the writer's queue, newest first), lost (cut off by a reader that went, or by the end)";
     OutputErrors "sightline_output_errors_total" Counter, Count, ["feed"], "Failed tries to write";

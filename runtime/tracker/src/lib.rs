@@ -18,9 +18,12 @@ mod object;
 mod prompt;
 mod propose;
 mod run;
+mod said;
 mod session;
+mod slab;
 mod tracker;
 mod view;
+mod window;
 
 use std::time::Duration;
 

@@ -45,6 +45,8 @@ pub(super) struct State {
     /// The image encoder's thread, where it runs ahead.
     ahead: Option<JoinHandle<()>>,
     layout: Option<Arc<Layout>>,
+    /// What runs the model, from the start on.
+    engine: String,
     mode: Mode,
     /// Commands given before the start; as many as the corridor's queue takes.
     early: VecDeque<Command>,
@@ -114,7 +116,8 @@ impl SightlineTrack {
             let small = state.next_small.take();
             if let Some(session) = state.next_session.take() {
                 let relay = super::relay::Relay::new(session, small);
-                return Ok(Opened { relay, turn: None, ahead: settings.encode_ahead == settings::Ahead::On });
+                let (ahead, engine) = (settings.encode_ahead == settings::Ahead::On, "test".to_owned());
+                return Ok(Opened { relay, turn: None, ahead, engine });
             }
         }
         session::open(settings)
@@ -180,6 +183,7 @@ impl SightlineTrack {
                 stats.set(format!("{name}-{part}"), ns(time));
             }
         }
+        stats.set("engine", &self.state().engine);
         stats
     }
 }
@@ -278,7 +282,7 @@ impl BaseTransformImpl for SightlineTrack {
         let opened = std::thread::scope(|scope| scope.spawn(open).join());
         let opened =
             opened.unwrap_or_else(|_| Err("loading the model panicked, please report it".to_owned()));
-        let Opened { mut relay, turn, ahead } = opened.map_err(|reason| {
+        let Opened { mut relay, turn, ahead, engine } = opened.map_err(|reason| {
             gst::error_msg!(
                 gst::ResourceError::NotFound,
                 ("{reason}"),
@@ -326,27 +330,34 @@ impl BaseTransformImpl for SightlineTrack {
         let early = std::mem::take(&mut state.early);
         let refused: Vec<Command> =
             early.into_iter().filter(|command| !hub.command(command.clone())).collect();
-        let no_thread = |error| gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
-        if coasts {
-            let desk = Arc::new(coast::Desk::default());
-            let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk)).map_err(no_thread)?;
-            state.coast = Some((desk, join));
-        }
-        // The two halves are on different frames: each has its own deadline.
-        let (turn, first) =
-            match turn.as_ref().filter(|_| encoder.is_some()).map(sightline_engine_registry::Turn::split) {
-                Some((first, others)) => (Some(others), Some(first)),
-                None => (turn, None),
-            };
-        let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
-        let ahead = ahead.transpose();
-        let (belt, ahead) = ahead.map_err(no_thread)?.unzip();
-        state.ahead = ahead;
-        let join =
-            worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn).map_err(no_thread)?;
-        (state.hub, state.join) = (Some(hub), Some(join));
-        (state.mode, state.layout) = (settings.mode, None);
+        // What was started before a thread that could not be is found there by `stop`.
+        state.hub = Some(Arc::clone(&hub));
+        (state.mode, state.layout, state.engine) = (settings.mode, None, engine);
+        let threads = &mut *state;
+        let started = (|| {
+            if coasts {
+                let desk = Arc::new(coast::Desk::default());
+                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk))?;
+                threads.coast = Some((desk, join));
+            }
+            // The two halves are on different frames: each has its own deadline.
+            let (turn, first) =
+                match turn.as_ref().filter(|_| encoder.is_some()).map(sightline_engine_registry::Turn::split)
+                {
+                    Some((first, others)) => (Some(others), Some(first)),
+                    None => (turn, None),
+                };
+            let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
+            let (belt, ahead) = ahead.transpose()?.unzip();
+            threads.ahead = ahead;
+            threads.join = Some(worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn)?);
+            Ok::<(), std::io::Error>(())
+        })();
         drop(state);
+        if let Err(error) = started {
+            self.stop()?;
+            return Err(gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")));
+        }
         self.latency_ns.store(0, Ordering::Relaxed);
         self.unreadable.store(false, Ordering::Relaxed);
         refused.into_iter().for_each(|command| self.refuse_full(&command));

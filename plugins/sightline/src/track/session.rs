@@ -16,6 +16,8 @@ pub(crate) struct Opened {
     pub(crate) turn: Option<Turn>,
     /// The image encoder is to run ahead of the tracker.
     pub(crate) ahead: bool,
+    /// What really runs the model, as its backend names it: `onnxruntime/cpu`.
+    pub(crate) engine: String,
 }
 
 /// Loads the models that the settings name. Opens files, may take long.
@@ -23,7 +25,7 @@ pub(crate) struct Opened {
 /// # Errors
 /// The reason, as text for a message.
 pub(crate) fn open(settings: &Settings) -> Result<Opened, String> {
-    let (main, turn) = session(settings, &settings.model, &settings.engines)?;
+    let (main, turn, engine) = session(settings, &settings.model, &settings.engines)?;
     let small = match settings.smaller_model.as_str() {
         "" => None,
         // Engines of its own: it is there for when the others are too slow.
@@ -34,10 +36,10 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened, String> {
         Ahead::On => true,
         Ahead::Off => false,
     };
-    Ok(Opened { relay: Relay::new(main, small), turn, ahead })
+    Ok(Opened { relay: Relay::new(main, small), turn, ahead, engine })
 }
 
-fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Option<Turn>), String> {
+fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Option<Turn>, String), String> {
     let provider = settings.provider.parse().map_err(|error: EngineError| error.to_string())?;
     let options = LoadOptions {
         provider,
@@ -49,6 +51,7 @@ fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Op
         group => shared(group, model, &options).map(|(model, turn)| (model, Some(turn))),
     };
     let (model, turn) = loaded.map_err(|error| error.to_string())?;
+    let engine = model.image_encoder.provider().to_owned();
     let options = Options {
         history: settings.history as usize,
         memory_bytes: (settings.catch_up_memory as usize) << 20,
@@ -59,5 +62,5 @@ fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Op
         sprinkle_area_px: settings.sprinkle_area as usize,
     };
     let session = Session::new(model, options).map_err(|error| error.to_string())?;
-    Ok((session.with_clean_up(clean_up), turn))
+    Ok((session.with_clean_up(clean_up), turn, engine))
 }

@@ -105,7 +105,7 @@ pub(crate) struct ExportFlags {
     #[arg(long, value_name = "PX")]
     pub(crate) image_size: Option<u32>,
 
-    /// What the graphs compute in, as the exporter has it (fp32, fp16) [default: the exporter's]
+    /// What the graphs compute in, as the exporter has it (fp32, fp16; bf16 for TensorRT alone) [default: the exporter's]
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<String>,
 

@@ -1,5 +1,6 @@
 //! `sightline doctor`: what is installed, what is missing, and what to type; with `--tune`, how a model runs best here.
 
+mod gpu;
 mod pace;
 mod tune;
 
@@ -7,7 +8,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use serde::Serialize;
-use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, probe_gpu, tuned};
+use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, tuned};
 
 use crate::{
     cli::DoctorArgs,
@@ -102,13 +103,7 @@ fn examine() -> Report {
         found: library.as_ref().ok().map(|path| format!("{} at {}", version_of(path), path.display())),
         fix: library.err().map(|error| error.to_string()),
     });
-    let gpu = probe_gpu();
-    checks.push(Check {
-        name: "NVIDIA GPU",
-        needed: false,
-        found: gpu.as_ref().ok().cloned(),
-        fix: gpu.err().map(|error| error.to_string()),
-    });
+    checks.extend(gpu::checks());
     let models: Vec<ModelLine> = installed().into_iter().map(model).collect();
     let sound: Vec<_> = models
         .iter()

@@ -8,6 +8,7 @@
 mod attempt;
 mod backoff;
 mod door;
+mod news;
 pub(crate) mod source;
 mod stamps;
 mod supervisor;
@@ -18,8 +19,13 @@ use std::{sync::Arc, sync::mpsc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, Result};
 use gst::prelude::*;
+use sightline_config::FeedTransport;
 
-pub(crate) use self::{backoff::Backoff, stamps::Mend};
+pub(crate) use self::{
+    backoff::Backoff,
+    news::{News, Presence},
+    stamps::Mend,
+};
 use self::{door::Door, supervisor::Supervisor};
 use crate::run::input::Input;
 
@@ -27,18 +33,6 @@ use crate::run::input::Input;
 pub(crate) const CAMERA_LOST: &str = "sightline/camera-lost";
 /// Serialized downstream event before the first frame after a gap; `gap` uint64 ns since the last frame before it.
 pub(crate) const CAMERA_BACK: &str = "sightline/camera-back";
-
-/// How an RTSP camera sends its packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Transport {
-    /// What the address says (`rtspt`, `rtspu`); else TCP and UDP in turn until one works, and that from then on.
-    #[default]
-    Auto,
-    /// Interleaved in the RTSP connection: nothing is lost on the way, and firewalls let it through.
-    Tcp,
-    /// Packets of their own.
-    Udp,
-}
 
 /// How a source is supervised.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +48,7 @@ pub(crate) struct SourceOptions {
     /// How long packets may wait for those before them.
     pub(crate) rtsp_latency: Duration,
     /// How an RTSP camera sends.
-    pub(crate) transport: Transport,
+    pub(crate) transport: FeedTransport,
     /// A file begins again at its end.
     pub(crate) loop_file: bool,
     /// Frames a second of a file or the test picture, instead of their own (30 for the test picture).
@@ -69,7 +63,7 @@ impl Default for SourceOptions {
             retry_base: Duration::from_millis(100),
             retry_cap: Duration::from_secs(1),
             rtsp_latency: Duration::from_millis(200),
-            transport: Transport::Auto,
+            transport: FeedTransport::Auto,
             loop_file: false,
             pace: None,
         }

@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use gst::prelude::*;
+use sightline_config::FeedTransport;
 
-use super::{SourceOptions, Transport};
+use super::SourceOptions;
 use crate::{elements::make, run::input::Input};
 
 /// Name of the application message that says the input has no video in it.
@@ -50,7 +51,7 @@ pub(super) fn check_installed(input: &Input) -> Result<()> {
 pub(super) fn build(
     input: &Input,
     options: &SourceOptions,
-    transport: Transport,
+    transport: FeedTransport,
     pass: impl Fn(gst::Sample, Option<i64>) -> Result<gst::FlowSuccess, gst::FlowError> + Send + 'static,
 ) -> Result<Source> {
     let pipeline = gst::Pipeline::new();
@@ -202,7 +203,7 @@ pub(crate) fn uri_decoder(uri: &str) -> Result<gst::Element> {
     Ok(decode)
 }
 
-fn set_up(source: &gst::Element, options: &SourceOptions, transport: Transport) {
+fn set_up(source: &gst::Element, options: &SourceOptions, transport: FeedTransport) {
     let Some(factory) = source.factory() else { return };
     let timeout = options.connect_timeout;
     match factory.name().as_str() {
@@ -214,9 +215,9 @@ fn set_up(source: &gst::Element, options: &SourceOptions, transport: Transport) 
             let timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
             source.set_property("tcp-timeout", timeout_us);
             match transport {
-                Transport::Auto => {}
-                Transport::Tcp => source.set_property_from_str("protocols", "tcp"),
-                Transport::Udp => {
+                FeedTransport::Auto => {}
+                FeedTransport::Tcp => source.set_property_from_str("protocols", "tcp"),
+                FeedTransport::Udp => {
                     source.set_property_from_str("protocols", "udp+udp-mcast");
                     // The supervisor watches for silence; by itself the element would go on to TCP.
                     source.set_property("timeout", 0_u64);

@@ -6,9 +6,10 @@ use std::{
 };
 
 use gst::prelude::*;
+use sightline_config::FeedTransport;
 
 use super::{
-    LossCause, SourceEvent, SourceOptions, Transport,
+    LossCause, SourceEvent, SourceOptions,
     attempt::{Attempt, Closing},
     backoff::Backoff,
     door::{Door, Seen},
@@ -164,13 +165,13 @@ impl Supervisor {
     }
 
     /// What an address leaves open is tried: TCP first.
-    fn transport(&self) -> Transport {
+    fn transport(&self) -> FeedTransport {
         match (&self.input, self.options.transport) {
-            (Input::NetworkCamera(uri), Transport::Auto) if uri.starts_with("rtsp://") => {
+            (Input::NetworkCamera(uri), FeedTransport::Auto) if uri.starts_with("rtsp://") => {
                 if self.udp {
-                    Transport::Udp
+                    FeedTransport::Udp
                 } else {
-                    Transport::Tcp
+                    FeedTransport::Tcp
                 }
             }
             (_, asked) => asked,

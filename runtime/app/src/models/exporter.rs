@@ -29,7 +29,11 @@ pub(super) enum Exporter {
 impl Exporter {
     /// By flag, by `SIGHTLINE_EXPORTER`, or in the repository this binary was built in.
     pub(super) fn find(flags: &ExportFlags) -> Result<Self> {
-        let named = flags.exporter.clone().or_else(|| variable("SIGHTLINE_EXPORTER"));
+        Self::named(flags.exporter.as_deref(), flags.python.as_deref())
+    }
+
+    fn named(exporter: Option<&Path>, python: Option<&Path>) -> Result<Self> {
+        let named = exporter.map(Path::to_owned).or_else(|| variable("SIGHTLINE_EXPORTER"));
         let place = named.clone().unwrap_or_else(|| PathBuf::from(BUILT_IN));
         if named.is_some() && place.is_file() {
             return Ok(Self::Program(std::path::absolute(&place)?));
@@ -42,7 +46,7 @@ impl Exporter {
             );
         }
         let folder = std::fs::canonicalize(&place).with_context(|| format!("cannot read {place:?}"))?;
-        let python = python(flags, &folder)?;
+        let python = self::python(python, &folder)?;
         Ok(Self::Module { python, folder })
     }
 
@@ -91,8 +95,8 @@ impl Exporter {
 }
 
 /// A Python with the exporter's packages: by flag, by `SIGHTLINE_PYTHON`, or where `setup_venv.sh` is told to put it.
-fn python(flags: &ExportFlags, folder: &Path) -> Result<PathBuf> {
-    if let Some(named) = flags.python.clone().or_else(|| variable("SIGHTLINE_PYTHON")) {
+fn python(named: Option<&Path>, folder: &Path) -> Result<PathBuf> {
+    if let Some(named) = named.map(Path::to_owned).or_else(|| variable("SIGHTLINE_PYTHON")) {
         return Ok(named);
     }
     let data = shelves().pop().and_then(|shelf| shelf.parent().map(Path::to_owned)).unwrap_or_default();
@@ -106,6 +110,24 @@ fn python(flags: &ExportFlags, folder: &Path) -> Result<PathBuf> {
             places[0].display()
         )
     })
+}
+
+/// What makes a graph of less than 32 bits of the one at `source`, which computes in them, and writes it to `target`.
+pub(crate) fn narrowing(precision: &str, source: &Path, target: &Path) -> Result<Command> {
+    let mut command = match Exporter::named(None, None)? {
+        Exporter::Program(program) => {
+            let mut command = Command::new(program);
+            command.arg("--narrow");
+            command
+        }
+        Exporter::Module { python, folder } => {
+            let mut command = Command::new(python);
+            command.args(["-m", "sightline_export.narrow"]).env("PYTHONPATH", folder);
+            command
+        }
+    };
+    command.args(["--precision", precision]).arg(source).arg(target);
+    Ok(command)
 }
 
 /// Runs to the end; the last line of a failed one is why.

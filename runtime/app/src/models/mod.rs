@@ -19,6 +19,7 @@ use sightline_engine_api::Model;
 use sightline_engine_registry::LoadOptions;
 use sightline_tracker::{Options, Session};
 
+pub(crate) use self::exporter::narrowing;
 use crate::cli::{ModelsArgs, ModelsCommand};
 
 /// Loads a model; `threads` 0 means what was tuned, or one for each core.
@@ -89,6 +90,6 @@ fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<(
 }
 
 /// `1234567` as `1.2 MB`.
-fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }

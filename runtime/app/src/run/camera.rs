@@ -1,31 +1,19 @@
 //! A run's camera: what its supervisor tells, as a person and a line of JSON have it.
 
-use std::{
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::{sync::mpsc, time::Instant};
 
 use anyhow::Result;
 
 use super::input::Input;
-use crate::feed::{LossCause, SourceCounts, SourceEvent, SourceOptions, Supervised};
+use crate::feed::{News, Presence, SourceCounts, SourceEvent, SourceOptions, Supervised};
 
 /// A supervised camera and its news.
 pub(crate) struct Camera {
     source: Supervised,
     events: mpsc::Receiver<SourceEvent>,
-    away_since: Option<Instant>,
-    /// It was said that it is away.
-    said: bool,
+    presence: Presence,
     known: bool,
     detail: String,
-}
-
-/// What changed.
-pub(crate) enum News {
-    Lost { cause: LossCause, detail: String },
-    Back { gap: Duration },
-    Ended,
 }
 
 impl Camera {
@@ -36,13 +24,12 @@ impl Camera {
             // A run that is over does not listen any more.
             let _ = tell.send(event);
         })?;
-        let away_since = Some(Instant::now());
-        Ok(Self { source, events, away_since, said: false, known: false, detail: String::new() })
+        Ok(Self { source, events, presence: Presence::new(), known: false, detail: String::new() })
     }
 
     /// Since when there have been no frames.
     pub(crate) fn away_since(&self) -> Option<Instant> {
-        self.away_since
+        self.presence.away_since()
     }
 
     /// What the last try came to.
@@ -53,34 +40,26 @@ impl Camera {
     /// The next change, if there was one. Only changes are news: tries that fail one after the other are not.
     pub(crate) fn news(&mut self) -> Option<News> {
         while let Ok(event) = self.events.try_recv() {
-            match event {
+            let mut still = false;
+            match &event {
                 SourceEvent::Connected { caps, .. } => {
                     tracing::debug!(caps, "camera connected");
-                    let since = self.away_since.take();
                     self.known = true;
-                    if std::mem::take(&mut self.said) {
-                        let gap = since.map_or(Duration::ZERO, |since| since.elapsed());
-                        return Some(News::Back { gap });
-                    }
                 }
-                SourceEvent::Lost { cause, detail } => {
-                    let changed = self.detail != detail;
-                    self.detail.clone_from(&detail);
-                    // The gap began with the last frame, not with the finding that there is none.
-                    let silent = self.source.counts().since_last_frame.unwrap_or_default();
-                    self.away_since.get_or_insert_with(|| {
-                        Instant::now().checked_sub(silent).unwrap_or_else(Instant::now)
-                    });
-                    if !std::mem::replace(&mut self.said, true) {
-                        return Some(News::Lost { cause, detail });
-                    }
-                    if changed {
-                        tracing::info!("camera still away: {detail}");
-                    }
-                }
+                SourceEvent::Lost { detail, .. } => still = self.detail != *detail,
                 SourceEvent::Retrying { attempt, pause } => tracing::debug!(attempt, ?pause, "camera: again"),
                 SourceEvent::Mended { what } => tracing::debug!(what = what.as_str(), "camera: frame mended"),
-                SourceEvent::Ended => return Some(News::Ended),
+                SourceEvent::Ended => {}
+            }
+            let news = self.presence.hear(&event, self.source.counts().since_last_frame);
+            if let SourceEvent::Lost { detail, .. } = event {
+                if still && news.is_none() {
+                    tracing::info!("camera still away: {detail}");
+                }
+                self.detail = detail;
+            }
+            if news.is_some() {
+                return news;
             }
         }
         None

@@ -17,7 +17,7 @@ use gstsightline::{
 use serde::Serialize;
 use sightline_core::{Degrade, ObjectResult};
 
-use super::camera::News;
+use crate::feed::News;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -113,6 +113,11 @@ enum CameraLine<'a> {
 }
 
 #[derive(Serialize)]
+struct RestartLine<'a> {
+    restarted: &'a str,
+}
+
+#[derive(Serialize)]
 #[serde(untagged)]
 enum LiveLine<'a> {
     Degrade { degrade: &'a str, from: &'a str, age_ms: f64 },
@@ -183,6 +188,13 @@ impl<W: Write> JsonlWriter<W> {
             News::Back { gap } => self.line(&CameraLine::Back { gap_ms: ms(*gap) })?,
             News::Ended => {}
         }
+        Ok(self.out.flush()?)
+    }
+
+    /// Writes that what tracks failed and is built anew, and everything before it: the lines after it number frames from
+    /// 0 and know nothing of the objects before.
+    pub(crate) fn write_restart(&mut self, reason: &str) -> Result<()> {
+        self.line(&RestartLine { restarted: reason })?;
         Ok(self.out.flush()?)
     }
 

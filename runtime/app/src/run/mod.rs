@@ -17,7 +17,6 @@ use anyhow::{Context as _, Result, bail};
 use gst::prelude::*;
 use sightline_config::{Layer, LiveSettings, LlmLayer, ModelLayer, Settings, TrackLayer, TrackMode};
 
-pub(crate) use self::{camera::News, failure::missing_plugin, input::Input};
 use self::{
     contact_sheet::ContactSheet,
     jsonl::JsonlWriter,
@@ -25,6 +24,7 @@ use self::{
     prompts::Given,
     watch::{Ended, Watch},
 };
+pub(crate) use self::{failure::missing_plugin, input::Input};
 use crate::{
     cli::{Mode, RunArgs},
     elements,

@@ -18,7 +18,7 @@ use gstsightline::{
 };
 
 use super::{
-    camera::{Camera, News},
+    camera::Camera,
     failure,
     input::Input,
     jsonl::JsonlWriter,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     cli::RunArgs,
-    feed::{LossCause, SourceCounts, source::NO_VIDEO},
+    feed::{LossCause, News, SourceCounts, source::NO_VIDEO},
 };
 
 /// A camera's stamps lie behind the clock by less.

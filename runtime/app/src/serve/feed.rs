@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use gst::prelude::*;
-use sightline_config::{FeedSettings, FeedTransport, Settings};
+use sightline_config::{FeedSettings, Settings};
 use sightline_telemetry::FeedMetrics;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     measure::{Measure, SharedTally},
 };
 use crate::{
-    feed::{Backoff, SourceCounts, SourceEvent, SourceOptions, Supervised, Transport},
+    feed::{Backoff, Presence, SourceCounts, SourceEvent, SourceOptions, Supervised},
     observe::{FeedHealth, Phase},
     run::Input,
 };
@@ -71,7 +71,7 @@ impl Feed {
             lines,
             server: self.settings.llm.url.is_some(),
             looked_at: None,
-            lost_since: None,
+            presence: Presence::new(),
         };
         let mut pauses = Backoff::jittered(PAUSES[0]);
         let end = loop {
@@ -86,9 +86,11 @@ impl Feed {
                         pauses.reset();
                     }
                     let pause = pauses.next(PAUSES[1]);
-                    self.health.trouble(&format!("{error:#}"));
+                    let reason = format!("{error:#}");
+                    self.health.trouble(&reason);
                     self.health.enter(Phase::Waiting);
-                    tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {error:#}");
+                    tracing::error!(feed = self.name, ?pause, "failed, and is built anew: {reason}");
+                    measure.restarted(&reason);
                     self.wait(pause);
                     self.metrics.restarted();
                     self.tally.lock().restarts += 1;
@@ -143,7 +145,8 @@ impl Feed {
         if corridor.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(reason_on_bus(&corridor.bus));
         }
-        self.metrics.model(self.model(), &corridor.track.property::<String>("provider"));
+        let stats = corridor.track.property::<gst::Structure>("stats");
+        self.metrics.model(self.model(), stats.get::<&str>("engine")?);
         let (sender, events) = sync_channel(EVENTS);
         let metrics = Arc::clone(&self.metrics);
         let told = move |event: SourceEvent| {
@@ -252,11 +255,7 @@ impl Feed {
             retry_base: serve.retry_base,
             retry_cap: serve.retry_cap,
             rtsp_latency: serve.rtsp_latency,
-            transport: match self.feed.transport {
-                FeedTransport::Auto => Transport::Auto,
-                FeedTransport::Tcp => Transport::Tcp,
-                FeedTransport::Udp => Transport::Udp,
-            },
+            transport: self.feed.transport,
             loop_file: self.feed.repeat,
             pace: None,
         }

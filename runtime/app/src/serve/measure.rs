@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -19,8 +19,8 @@ use sightline_telemetry::{FeedMetrics, Masks};
 
 use super::lines::Lines;
 use crate::{
-    feed::{LossCause, SourceCounts, SourceEvent},
-    run::{News, jsonl::JsonlWriter},
+    feed::{LossCause, News, Presence, SourceCounts, SourceEvent},
+    run::jsonl::JsonlWriter,
 };
 
 /// What tables show of a feed.
@@ -66,7 +66,7 @@ pub(crate) struct Measure {
     pub(crate) server: bool,
     /// Running time of the newest frame that was looked at.
     pub(crate) looked_at: Option<Duration>,
-    pub(crate) lost_since: Option<Instant>,
+    pub(crate) presence: Presence,
 }
 
 impl Measure {
@@ -159,40 +159,36 @@ impl Measure {
     /// loss, to whoever reads.
     pub(crate) fn source(&mut self, event: &SourceEvent, silent: Option<Duration>) {
         let feed = self.feed.clone();
-        let news = match event {
+        match event {
             SourceEvent::Connected { after, caps } => {
                 tracing::info!(feed, ?after, caps, "the source is there");
-                self.lost_since.take().map(|since| News::Back { gap: since.elapsed() })
             }
             SourceEvent::Lost { cause, detail } => {
-                let (first, detail) = (self.lost_since.is_none(), detail);
-                if first {
-                    tracing::warn!(feed, cause = cause.as_str(), "the source is lost: {detail}");
-                    // The gap began with the last frame, not with the finding that there is none.
-                    let now = Instant::now();
-                    self.lost_since = Some(silent.and_then(|silent| now.checked_sub(silent)).unwrap_or(now));
-                } else {
-                    tracing::debug!(feed, cause = cause.as_str(), "the source is still away: {detail}");
-                }
-                first.then_some(News::Lost { cause: *cause, detail: detail.clone() })
+                tracing::debug!(feed, cause = cause.as_str(), "a try came to an end: {detail}");
             }
             SourceEvent::Retrying { attempt, pause } => {
                 tracing::debug!(feed, attempt, ?pause, "the source is tried again");
-                None
             }
             SourceEvent::Mended { what } => {
                 tracing::debug!(feed, what = what.as_str(), "frames were put right");
-                None
             }
-            SourceEvent::Ended => {
-                tracing::info!(feed, "the input is over");
-                Some(News::Ended)
-            }
-        };
-        if let Some(news) = news
-            && let Err(error) = self.line(|jsonl| jsonl.write_camera(&news))
-        {
-            tracing::warn!(feed, "cannot write a line: {error:#}");
+            SourceEvent::Ended => tracing::info!(feed, "the input is over"),
+        }
+        let Some(news) = self.presence.hear(event, silent) else { return };
+        if let News::Lost { cause, detail } = &news {
+            tracing::warn!(feed, cause = cause.as_str(), "the source is lost: {detail}");
+        }
+        self.say(|jsonl| jsonl.write_camera(&news));
+    }
+
+    /// The corridor failed and is built anew.
+    pub(crate) fn restarted(&self, reason: &str) {
+        self.say(|jsonl| jsonl.write_restart(reason));
+    }
+
+    fn say(&self, write: impl FnOnce(&mut JsonlWriter<Vec<u8>>) -> Result<()>) {
+        if let Err(error) = self.line(write) {
+            tracing::warn!(feed = self.feed, "cannot write a line: {error:#}");
         }
     }
 
