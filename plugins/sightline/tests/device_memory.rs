@@ -4,66 +4,26 @@
 //! What is found decides what the pads offer when the plugin is loaded, so each case is a process of its own.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "../../../engines/cuda/tests/mock/mod.rs"]
+mod mock;
+
+use std::{fs, path::PathBuf, process::Command};
 
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gstsightline::meta::SightlineMeta;
+use mock::skipped;
 use sightline_core::{Outcome, TrackState};
 
 const WIDTH: usize = 160;
 const HEIGHT: usize = 120;
 const FRAMES: u64 = 8;
-/// Set where the stand-ins are.
-const MOCKED: &str = "SIGHTLINE_TEST_MOCKED";
-
-fn skipped(why: impl std::fmt::Display) {
-    eprintln!("SKIPPED: {why}");
-}
-
-/// Runs `body` in a process of its own in which `libraries` are the stand-ins.
+/// Runs `body` with the elements registered, in a process of its own in which `libraries` are the stand-ins.
 fn mocked(test: &str, libraries: &[&str], body: impl FnOnce()) {
-    gst::init().unwrap();
-    if std::env::var_os(MOCKED).is_some() {
+    mock::mocked(test, libraries, &["coreelements", "app", "videoconvertscale", "nvcodec"], || {
         gstsightline::plugin_register_static().unwrap();
-        return body();
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engines/cuda/tests/mock/nvidia.c");
-    let mock = folder.path().join("mock.so");
-    match Command::new("cc").args(["-shared", "-fPIC", "-pthread", "-o"]).arg(&mock).arg(source).status() {
-        Ok(status) => assert!(status.success(), "{status}"),
-        Err(error) => return skipped(format_args!("cc: {error}")),
-    }
-    for name in libraries {
-        fs::copy(&mock, folder.path().join(name)).unwrap();
-    }
-    // GStreamer forgets a plugin without features, so the registry must be new; few plugins make it quick.
-    let plugins = folder.path().join("plugins");
-    fs::create_dir(&plugins).unwrap();
-    for name in ["coreelements", "app", "videoconvertscale", "nvcodec"] {
-        if let Some(file) = gst::Registry::get().find_plugin(name).and_then(|plugin| plugin.filename()) {
-            symlink(&file, plugins.join(file.file_name().unwrap())).unwrap();
-        }
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(MOCKED, "1")
-        .env("LD_LIBRARY_PATH", folder.path())
-        .env("GST_PLUGIN_SYSTEM_PATH_1_0", &plugins)
-        .env("GST_REGISTRY_1_0", folder.path().join("registry.bin"))
-        .env_remove("GST_PLUGIN_PATH")
-        .output()
-        .unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
-    said.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|line| eprintln!("{line}"));
+        body();
+    });
 }
 
 fn offered(factory: &str) -> String {

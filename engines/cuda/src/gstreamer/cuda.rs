@@ -14,11 +14,11 @@ const MAP_CUDA: ffi::GstMapFlags = ffi::GST_MAP_FLAG_LAST << 1;
 /// # Errors
 /// What the loader says.
 pub fn driver_found() -> Result<(), String> {
-    // SAFETY: the driver's initialisers are trusted, as those of a linked library would be.
-    unsafe { libloading::Library::new("libcuda.so.1") }.map(drop).map_err(|error| {
-        let text = error.to_string();
-        format!("libcuda.so.1: expected to find it, got {text}")
-    })
+    // SAFETY: the driver's initialisers are trusted, as those of a linked library would be. It stays open: drivers are not
+    // made to be closed.
+    unsafe { libloading::Library::new("libcuda.so.1") }
+        .map(std::mem::forget)
+        .map_err(|error| format!("libcuda.so.1: expected to find it, got {error}"))
 }
 
 /// A buffer in CUDA memory, mapped for reading on the device.
