@@ -152,10 +152,11 @@ figures: build
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -q -- -D warnings
+	cargo clippy -p sightline-engine-cuda -p gst-plugin-sightline --all-targets --features nvmm --locked -q -- -D warnings
 
 test: lint nvrtc
-	cargo build --locked -q -p gst-plugin-sightline
-	cargo test --workspace --locked -q
+	cargo build --locked -q -p gst-plugin-sightline --features nvmm
+	cargo test --workspace --features gst-plugin-sightline/nvmm --locked -q
 
 # Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
 MINUTES ?= $(if $(HOURS),$(shell python3 -c 'print(60 * $(HOURS))'),6)

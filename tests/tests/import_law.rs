@@ -19,7 +19,9 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-telemetry", &["sightline-core"], &["gstreamer", "tokio", "hyper", "ort"]),
     ("sightline-engine-api", &["sightline-core"], &["gstreamer", "tokio", "serde", "ort"]),
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
-    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
+    // Behind features it sees GStreamer's buffers and ONNX Runtime's values: what lies in device memory is taken hold of
+    // where `unsafe` may be.
+    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["tokio"]),
     (
         "sightline-engine-ort",
         &["sightline-core", "sightline-engine-api", "sightline-engine-cuda"],
@@ -51,6 +53,7 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
             "sightline-grounding",
             "sightline-config",
             "sightline-engine-api",
+            "sightline-engine-cuda",
             "sightline-engine-registry",
         ],
         &["ort", "reqwest", "hyper"],

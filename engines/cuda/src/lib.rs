@@ -9,9 +9,13 @@ mod arena;
 mod device;
 mod error;
 mod graph;
+#[cfg(feature = "gst")]
+pub mod gstreamer;
 mod kernels;
 mod mark;
 mod memory;
+#[cfg(feature = "nvmm")]
+pub mod nvmm;
 mod nvrtc;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;

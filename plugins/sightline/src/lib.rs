@@ -4,6 +4,7 @@
 //! room's README. From Rust, [`plugin_register_static`] makes the elements known without a plugin path, [`record`],
 //! [`live_record`] and [`query_record`] read what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
 
+mod device;
 mod histogram;
 pub mod live_record;
 pub mod meta;
@@ -17,9 +18,9 @@ pub use describe::plugin_register_static;
 pub use overlay::SightlineOverlay;
 pub use track::{Late, Mode, SightlineTrack, builtin, check_texts};
 
-/// One sink and one source pad of the formats in [`pixels::FORMATS`].
-fn pad_templates() -> Vec<gst::PadTemplate> {
-    let caps = pixels::caps();
+/// One sink and one source pad of the formats in [`pixels::FORMATS`], in each of the memories.
+fn pad_templates(memories: &[device::Memory]) -> Vec<gst::PadTemplate> {
+    let caps = device::Memory::caps(memories);
     [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
         .into_iter()
         .filter_map(|(name, direction)| {

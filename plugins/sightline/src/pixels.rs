@@ -3,6 +3,8 @@
 use gst_video::prelude::*;
 use sightline_core::{ColorMatrix, ColorRange, OwnedPicture, Picture, PixelFormat, Plane, ValueError};
 
+use crate::device::{Memory, Unreadable};
+
 /// Every format both elements take, in the order we would rather be given them.
 pub(crate) const FORMATS: [gst_video::VideoFormat; 9] = [
     gst_video::VideoFormat::Nv12,
@@ -16,14 +18,10 @@ pub(crate) const FORMATS: [gst_video::VideoFormat; 9] = [
     gst_video::VideoFormat::Bgra,
 ];
 
-/// The caps of all four pad templates.
-pub(crate) fn caps() -> gst::Caps {
-    gst_video::VideoCapsBuilder::new().format_list(FORMATS).build()
-}
-
 /// What the negotiated caps mean to the corridor.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
+    pub(crate) memory: Memory,
     pub(crate) info: gst_video::VideoInfo,
     pub(crate) format: PixelFormat,
     pub(crate) matrix: ColorMatrix,
@@ -34,6 +32,7 @@ impl Layout {
     /// Reads caps that passed the pad template.
     pub(crate) fn from_caps(caps: &gst::CapsRef) -> Result<Self, gst::glib::BoolError> {
         use gst_video::VideoFormat as V;
+        let memory = Memory::of(caps);
         let info = gst_video::VideoInfo::from_caps(caps)?;
         let format = match info.format() {
             V::Nv12 => PixelFormat::Nv12,
@@ -56,7 +55,7 @@ impl Layout {
             gst_video::VideoColorRange::Range0_255 => ColorRange::Full,
             _ => ColorRange::Limited,
         };
-        Ok(Self { info, format, matrix, range })
+        Ok(Self { memory, info, format, matrix, range })
     }
 
     pub(crate) fn width_px(&self) -> u32 {
@@ -75,12 +74,16 @@ impl Layout {
 pub(crate) struct FrameCopy(OwnedPicture);
 
 impl FrameCopy {
-    /// Copies a buffer's picture.
-    pub(crate) fn fill(
-        &mut self,
-        layout: &Layout,
-        buffer: &gst::BufferRef,
-    ) -> Result<(), gst::glib::BoolError> {
+    /// Copies a buffer's picture, from wherever its memory is.
+    pub(crate) fn fill(&mut self, layout: &Layout, buffer: &gst::BufferRef) -> Result<(), Unreadable> {
+        match layout.memory.check(buffer)? {
+            Memory::System | Memory::Cuda => Ok(self.fill_mapped(layout, buffer)?),
+            Memory::Nvmm => layout.memory.read_surface(layout, buffer, &mut self.0),
+        }
+    }
+
+    /// Mapping CUDA memory for the processor makes GStreamer fetch it.
+    fn fill_mapped(&mut self, layout: &Layout, buffer: &gst::BufferRef) -> Result<(), gst::glib::BoolError> {
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &layout.info)?;
         let mut planes = [Plane::default(); 3];
         for (index, plane) in planes.iter_mut().enumerate().take(layout.format.planes()) {

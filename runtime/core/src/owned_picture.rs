@@ -49,6 +49,36 @@ impl OwnedPicture {
         }
     }
 
+    /// Becomes a picture of the given kind and size whose planes `read` fills: their number, the bytes of a row and where
+    /// the rows go, without padding. Nothing is allocated when it held as much before.
+    ///
+    /// # Errors
+    /// What `read` returns; the picture's bytes are undefined then.
+    pub fn read_from<E>(
+        &mut self,
+        format: PixelFormat,
+        (width_px, height_px): (u32, u32),
+        (matrix, range): (ColorMatrix, ColorRange),
+        mut read: impl FnMut(usize, usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        (self.format, self.matrix, self.range) = (format, matrix, range);
+        (self.width_px, self.height_px) = (width_px, height_px);
+        let extent = |plane| format.plane_extent(plane, width_px, height_px);
+        let size = (0..format.planes()).map(extent).map(|(row, rows)| row * rows).sum();
+        self.bytes.resize(size, 0);
+        let mut rest = self.bytes.as_mut_slice();
+        let mut offset = 0;
+        for plane in 0..format.planes() {
+            let (row, rows) = extent(plane);
+            (self.offsets[plane], self.strides[plane]) = (offset, row);
+            offset += row * rows;
+            let (mine, others) = rest.split_at_mut(row * rows);
+            rest = others;
+            read(plane, row, mine)?;
+        }
+        Ok(())
+    }
+
     /// The picture.
     ///
     /// # Errors
@@ -76,6 +106,31 @@ impl OwnedPicture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn planes_are_read_one_after_the_other() {
+        let mut owned = OwnedPicture::default();
+        for format in PixelFormat::ALL {
+            let colors = (ColorMatrix::Bt2020, ColorRange::Full);
+            owned
+                .read_from(format, (13, 9), colors, |plane, row, into| {
+                    assert_eq!((row, into.len() / row), format.plane_extent(plane, 13, 9));
+                    into.fill(plane as u8 + 1);
+                    Ok::<_, ()>(())
+                })
+                .unwrap();
+            let picture = owned.picture().unwrap();
+            assert_eq!((picture.format(), picture.matrix()), (format, ColorMatrix::Bt2020));
+            for (plane, view) in picture.planes().iter().enumerate() {
+                let (row, rows) = format.plane_extent(plane, 13, 9);
+                assert!(view.data[..row * rows].iter().all(|byte| *byte == plane as u8 + 1), "{format:?}");
+            }
+        }
+        assert_eq!(
+            owned.read_from(PixelFormat::Rgb, (2, 2), Default::default(), |_, _, _| Err("no")),
+            Err("no")
+        );
+    }
 
     #[test]
     fn copies_are_what_they_copy() {

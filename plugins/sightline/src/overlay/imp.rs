@@ -9,7 +9,7 @@ use sightline_core::{ObjectResult, TrackState};
 use sightline_vision::draw::{Painter, PictureMut, PlaneMut, label, palette};
 
 use super::CAT;
-use crate::{meta::SightlineMeta, pixels::Layout};
+use crate::{device, meta::SightlineMeta, pixels::Layout};
 
 /// Width of a contour: one pixel in this many rows of the picture, at least 1.
 const CONTOUR_ROWS: u32 = 360;
@@ -140,7 +140,11 @@ impl ElementImpl for SightlineOverlay {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(crate::pad_templates);
+        // NVMM cannot be drawn on; CUDA memory is fetched, drawn on and brought back by GStreamer.
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let here = device::found().iter().copied();
+            crate::pad_templates(&here.filter(|memory| *memory != device::Memory::Nvmm).collect::<Vec<_>>())
+        });
         TEMPLATES.as_ref()
     }
 }

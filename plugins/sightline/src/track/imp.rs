@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -24,7 +24,13 @@ use super::{
     talk::{Question, Talk},
     worker,
 };
-use crate::{live_record::LiveRecord, meta, pixels::Layout, record::ns};
+use crate::{
+    device::{self, Unreadable},
+    live_record::LiveRecord,
+    meta,
+    pixels::Layout,
+    record::ns,
+};
 
 /// How long EOS waits in live mode for the outcomes of the last frames.
 const EOS_WAIT: Duration = Duration::from_secs(2);
@@ -61,6 +67,8 @@ pub struct SightlineTrack {
     state: Mutex<State>,
     /// Reported latency in ns; every-frame mode only.
     latency_ns: AtomicU64,
+    /// No buffer of these caps can be read, and that was said.
+    unreadable: AtomicBool,
 }
 
 impl SightlineTrack {
@@ -226,7 +234,8 @@ impl ElementImpl for SightlineTrack {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(crate::pad_templates);
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| crate::pad_templates(device::found()));
         TEMPLATES.as_ref()
     }
 
@@ -350,6 +359,7 @@ impl BaseTransformImpl for SightlineTrack {
             return Err(gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")));
         }
         self.latency_ns.store(0, Ordering::Relaxed);
+        self.unreadable.store(false, Ordering::Relaxed);
         refused.into_iter().for_each(|command| self.refuse_full(&command));
         Ok(())
     }
@@ -388,6 +398,7 @@ impl BaseTransformImpl for SightlineTrack {
         // Nothing else: coordinates are normalised, tracks go on at the new size.
         gst::debug!(CAT, imp = self, "caps {incaps}");
         self.state().layout = Some(Arc::new(layout));
+        self.unreadable.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -452,9 +463,12 @@ impl BaseTransformImpl for SightlineTrack {
         let told = match slot {
             Err(record) => Some(record),
             Ok(mut copy) => match copy.fill(&layout, buffer) {
-                Err(error) => {
-                    gst::warning!(CAT, imp = self, "frame {}: {error}", stamp.index);
-                    Some(hub.fail(stamp, copy, error.to_string()))
+                Err(Unreadable { text, lasts }) => {
+                    gst::warning!(CAT, imp = self, "frame {}: {text}", stamp.index);
+                    if lasts && !self.unreadable.swap(true, Ordering::Relaxed) {
+                        self.tell(Notice::Fatal(text.clone()));
+                    }
+                    Some(hub.fail(stamp, copy, text))
                 }
                 Ok(()) => match hub.offer(stamp, Job { arrival, copy }) {
                     Offered::Waits(superseded) => superseded,
@@ -479,7 +493,7 @@ impl BaseTransformImpl for SightlineTrack {
             self.tell(Notice::Live(LiveRecord::Degrade { from, to, age }));
         }
         // Live video outlives its tracker; a file whose masks are wanted does not.
-        if mode == Mode::EveryFrame && hub.is_broken() {
+        if mode == Mode::EveryFrame && (hub.is_broken() || self.unreadable.load(Ordering::Relaxed)) {
             Err(gst::FlowError::Error)
         } else {
             Ok(gst::FlowSuccess::Ok)

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod degrade;
+mod device_memory;
 mod every_frame;
 mod gap;
 mod live;
