@@ -119,7 +119,8 @@ impl MaskFinder {
             return Err(CudaError::new(Kind::Argument, what, expected, got));
         };
         let sides = 1..=0xffff;
-        if objects > self.objects || !sides.contains(&low_width) || !sides.contains(&low_height) {
+        let all = [low_width, low_height, width_px as usize, height_px as usize];
+        if objects > self.objects || !all.iter().all(|side| sides.contains(side)) {
             let expected = format!("at most {} objects, sides of 1 to 65535", self.objects);
             return Err(CudaError::new(Kind::Argument, what, expected, logits.shape));
         }
