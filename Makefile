@@ -84,6 +84,25 @@ $(NVRTC_LIB):
 nvrtc:
 	@[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory $(NVRTC_LIB) || echo "NVRTC could not be fetched: kernels are not compiled by the tests"
 
+# What the tests of engines/tensorrt need of TensorRT: headers, and NVIDIA's lean libraries. Where they cannot be fetched the
+# tests say so and pass.
+TENSORRT := $(CACHE)/tensorrt
+TENSORRT_ENV := TENSORRT_INCLUDE_DIR_10=$(TENSORRT)/include-10 TENSORRT_INCLUDE_DIR_11=$(TENSORRT)/include-11
+.PHONY: tensorrt tensorrt-libs test-tensorrt
+tensorrt: packages
+	@python3 engines/tensorrt/tests/fetch.py $(TENSORRT) headers || true
+
+tensorrt-libs: packages
+	@python3 engines/tensorrt/tests/fetch.py $(TENSORRT) libs || true
+
+test-tensorrt: tensorrt tensorrt-libs
+	@if [ -d $(TENSORRT)/include-10 ] && [ -d $(TENSORRT)/include-11 ]; then \
+	  set -x; export $(TENSORRT_ENV); \
+	  cargo clippy --locked -q -p sightline-engine-registry -p sightline-engine-tensorrt --all-targets \
+	    --features sightline-engine-registry/tensorrt,sightline-engine-tensorrt/tensorrt -- -D warnings; \
+	  cargo test --locked -q -p sightline-engine-tensorrt --features tensorrt; \
+	else echo "SKIPPED: engines/tensorrt with its feature: no headers of TensorRT" >&2; fi
+
 ## Build
 
 build: setup
@@ -157,6 +176,7 @@ lint: setup
 test: lint nvrtc
 	cargo build --locked -q -p gst-plugin-sightline --features nvmm
 	cargo test --workspace --features gst-plugin-sightline/nvmm --locked -q
+	@$(MAKE) --no-print-directory test-tensorrt
 
 # Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
 MINUTES ?= $(if $(HOURS),$(shell python3 -c 'print(60 * $(HOURS))'),6)
