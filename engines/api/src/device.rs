@@ -26,7 +26,8 @@ impl fmt::Display for Device {
     }
 }
 
-/// A block of device memory, allocated once. The backend that made it frees it when the last handle goes.
+/// A block of device memory, allocated once. The backend that made it frees it when the last handle goes and no work
+/// uses it any more.
 pub trait DeviceBuffer: Send + Sync + fmt::Debug {
     /// Where it lies.
     fn device(&self) -> Device;
@@ -115,8 +116,9 @@ impl<'a> From<TensorViewMut<'a>> for TensorMut<'a> {
     }
 }
 
-/// An order of execution on a device. On the CPU there is one, and it is the calling thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// An order of execution on a device: a number in its table of streams. On the CPU there is one, and it is the calling
+/// thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Stream(pub u64);
 
 /// Work under way on a device, as its backend knows it.
@@ -130,7 +132,8 @@ pub trait Pending: Send + fmt::Debug {
     fn is_done(&self) -> bool;
 }
 
-/// The end of a run, maybe still to come. On the CPU it has always come.
+/// The end of a run, maybe still to come. On the CPU it has always come. Dropping it waits for nothing, and the run
+/// goes on.
 #[derive(Debug, Default)]
 pub struct Event(Option<Box<dyn Pending>>);
 

@@ -8,6 +8,7 @@ mod device;
 mod engine;
 mod error;
 mod model;
+mod ops;
 
 pub use device::{Device, DeviceBuffer, DeviceTensor, Event, Pending, Stream, TensorMut, TensorRef};
 pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
@@ -16,3 +17,4 @@ pub use model::{
     FeatureSpec, GraphName, GraphSpec, MaskSpec, MemorySpec, Model, ModelSpec, PointerSpec, PromptSpec,
     ViewSpec,
 };
+pub use ops::{DeviceMark, DeviceOps};

@@ -1,8 +1,8 @@
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use sightline_core::ImageSpec;
 
-use crate::{Dim, Engine, GraphIo};
+use crate::{DeviceOps, Dim, Engine, GraphIo};
 
 /// The feature levels of the image encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,10 @@ pub struct Model {
     pub memory_encoder: Box<dyn Engine>,
     /// Once a mask prompt, where the family needs it.
     pub mask_downsample: Option<Box<dyn Engine>>,
+    /// The device all of these engines run on, and whose tensors they take; `None`: they take host tensors. An engine
+    /// is run on one stream only: the image encoder on [`Stream::ENCODE`](crate::Stream::ENCODE), the others on
+    /// [`Stream::TRACK`](crate::Stream::TRACK).
+    pub device: Option<Arc<dyn DeviceOps>>,
 }
 
 impl fmt::Debug for Model {

@@ -87,6 +87,7 @@ pub fn model(options: FakeOptions) -> Model {
         decoder_prompt: engine(GraphName::DecoderPrompt),
         memory_encoder: engine(GraphName::MemoryEncoder),
         mask_downsample: options.mask_decoder.then(|| engine(GraphName::MaskDownsample)),
+        device: None,
         spec,
     }
 }

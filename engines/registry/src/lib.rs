@@ -14,6 +14,7 @@ mod load;
 pub mod manifest;
 mod provider;
 mod shared;
+mod tensorrt;
 mod tune;
 
 use sightline_engine_api::EngineError;
@@ -25,6 +26,9 @@ pub use load::{LoadOptions, default_threads, load};
 pub use provider::Provider;
 pub use sightline_engine_tensorrt::plan;
 pub use shared::{Turn, shared};
+/// Plans of TensorRT as files; there in every build.
+pub use sightline_engine_tensorrt::plan;
+pub use tensorrt::{examine_plans, probe_tensorrt};
 pub use tune::{TuneKey, Tuned, keep_tuned, tuned};
 
 /// Finds the ONNX Runtime library where the registry itself would: for `doctor`.

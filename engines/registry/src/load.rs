@@ -1,10 +1,11 @@
-use std::{num::NonZeroUsize, path::PathBuf, thread};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
-use sightline_engine_api::{Engine, EngineError, GraphName, GraphSpec, Kind, Model};
+use sightline_engine_api::{DeviceOps, Engine, EngineError, GraphName, GraphSpec, Kind, Model, ModelSpec};
 
 use crate::{
     Provider,
     files::{self, ModelSource},
+    tensorrt::Plans,
     tune::tuned_source,
 };
 
@@ -91,14 +92,29 @@ fn fake(options: &LoadOptions) -> Result<Model, EngineError> {
 fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, EngineError> {
     let spec = source.spec()?;
     let place = format!("model {:?}", spec.name);
+    if let Provider::TensorRt { ordinal } = options.provider {
+        let plans = Plans::open(source, ordinal).map_err(|error| error.within(&place))?;
+        return assemble(spec, Some(plans.device()), |name, graph| {
+            plans.engine(name, graph).map_err(|error| error.within(&place))
+        });
+    }
     let backend = Backend::new(options).map_err(|error| error.within(&place))?;
-    let load = |name: GraphName, graph: &GraphSpec| -> Result<Box<dyn Engine>, EngineError> {
+    assemble(spec, None, |name, graph| {
         let bytes = source.graph(graph)?;
         backend.engine(name, &bytes, graph).map_err(|error| error.within(&place))
-    };
+    })
+}
+
+/// A model of the engines that `load` makes.
+fn assemble(
+    spec: ModelSpec,
+    device: Option<Arc<dyn DeviceOps>>,
+    load: impl Fn(GraphName, &GraphSpec) -> Result<Box<dyn Engine>, EngineError>,
+) -> Result<Model, EngineError> {
     let need = |name: GraphName| match spec.graphs.get(&name) {
         Some(graph) => load(name, graph),
-        None => Err(EngineError::new(Kind::Interface, "graphs", name, "no such graph").within(&place)),
+        None => Err(EngineError::new(Kind::Interface, "graphs", name, "no such graph")
+            .within(format_args!("model {:?}", spec.name))),
     };
     Ok(Model {
         image_encoder: need(GraphName::ImageEncoder)?,
@@ -111,6 +127,7 @@ fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, Eng
             .get(&GraphName::MaskDownsample)
             .map(|graph| load(GraphName::MaskDownsample, graph))
             .transpose()?,
+        device,
         spec,
     })
 }
@@ -128,6 +145,15 @@ impl Backend {
         let provider = match options.provider {
             Provider::Auto | Provider::OnnxRuntimeCpu => OrtProvider::Cpu,
             Provider::OnnxRuntimeCuda { ordinal } => OrtProvider::Cuda { ordinal },
+            // `from_source` has turned to TensorRT before it came here.
+            other @ Provider::TensorRt { .. } => {
+                return Err(EngineError::new(
+                    Kind::Unavailable,
+                    "ONNX Runtime",
+                    "a provider of its own",
+                    other,
+                ));
+            }
         };
         let path = match &options.onnxruntime {
             Some(path) => path.clone(),

@@ -16,6 +16,11 @@ pub enum Provider {
         /// The driver's number for it.
         ordinal: u32,
     },
+    /// TensorRT with plans that were built here: `tensorrt`, `tensorrt:1`. An error where it is not there.
+    TensorRt {
+        /// The driver's number for it.
+        ordinal: u32,
+    },
 }
 
 impl fmt::Display for Provider {
@@ -24,6 +29,7 @@ impl fmt::Display for Provider {
             Self::Auto => f.write_str("auto"),
             Self::OnnxRuntimeCpu => f.write_str("onnxruntime-cpu"),
             Self::OnnxRuntimeCuda { ordinal } => write!(f, "onnxruntime-cuda:{ordinal}"),
+            Self::TensorRt { ordinal } => write!(f, "tensorrt:{ordinal}"),
         }
     }
 }
@@ -32,19 +38,19 @@ impl FromStr for Provider {
     type Err = EngineError;
 
     fn from_str(text: &str) -> Result<Self, EngineError> {
-        let cuda = text.strip_prefix("onnxruntime-cuda").map(|rest| match rest.strip_prefix(':') {
-            None if rest.is_empty() => Some(0),
-            Some(ordinal) => ordinal.parse().ok(),
-            None => None,
-        });
-        match (text, cuda) {
-            ("auto", _) => Ok(Self::Auto),
-            ("onnxruntime-cpu", _) => Ok(Self::OnnxRuntimeCpu),
-            (_, Some(Some(ordinal))) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+        let (name, ordinal) = match text.split_once(':') {
+            None => (text, Some(0)),
+            Some((name, number)) => (name, number.parse().ok()),
+        };
+        match (text, name, ordinal) {
+            ("auto", ..) => Ok(Self::Auto),
+            ("onnxruntime-cpu", ..) => Ok(Self::OnnxRuntimeCpu),
+            (_, "onnxruntime-cuda", Some(ordinal)) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+            (_, "tensorrt", Some(ordinal)) => Ok(Self::TensorRt { ordinal }),
             _ => Err(EngineError::new(
                 Kind::Unavailable,
                 "provider",
-                "auto, onnxruntime-cpu or onnxruntime-cuda[:ORDINAL]",
+                "auto, onnxruntime-cpu, onnxruntime-cuda[:ORDINAL] or tensorrt[:ORDINAL]",
                 format_args!("{text:?}"),
             )),
         }
@@ -57,13 +63,27 @@ mod tests {
 
     #[test]
     fn the_text_of_a_provider_reads_back() {
-        for provider in [Provider::Auto, Provider::OnnxRuntimeCpu, Provider::OnnxRuntimeCuda { ordinal: 3 }] {
+        for provider in [
+            Provider::Auto,
+            Provider::OnnxRuntimeCpu,
+            Provider::OnnxRuntimeCuda { ordinal: 3 },
+            Provider::TensorRt { ordinal: 1 },
+        ] {
             assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
         }
         assert_eq!("onnxruntime-cuda".parse::<Provider>().unwrap(), Provider::OnnxRuntimeCuda { ordinal: 0 });
-        for wrong in
-            ["", "gpu", "onnxruntime", "onnxruntime-cuda:", "onnxruntime-cuda1", "onnxruntime-cuda:-1"]
-        {
+        for wrong in [
+            "",
+            "gpu",
+            "onnxruntime",
+            "tensorrt:",
+            "tensorrt:x",
+            "tensorrt1",
+            "onnxruntime-cpu:0",
+            "onnxruntime-cuda:",
+            "onnxruntime-cuda1",
+            "onnxruntime-cuda:-1",
+        ] {
             assert!(wrong.parse::<Provider>().is_err(), "{wrong:?}");
         }
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use sightline_engine_api::{
-    Device, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream, TensorMut,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream, TensorMut,
     TensorRef,
 };
 
@@ -86,6 +86,7 @@ struct Pool {
     asked: Asked,
     spec: ModelSpec,
     engines: Vec<Shared>,
+    ops: Option<Arc<dyn DeviceOps>>,
 }
 
 /// An engine, and what is known of it without waiting for it.
@@ -135,7 +136,7 @@ impl Pool {
             .into_iter()
             .zip(always)
             .chain(model.mask_downsample.map(|engine| (GraphName::MaskDownsample, engine)));
-        Self { asked, spec: model.spec, engines: engines.map(Shared::new).collect() }
+        Self { asked, spec: model.spec, engines: engines.map(Shared::new).collect(), ops: model.device }
     }
 
     fn handles(self: &Arc<Self>) -> (Model, Turn) {
@@ -151,6 +152,7 @@ impl Pool {
             decoder_prompt: handle(3),
             memory_encoder: handle(4),
             mask_downsample: (self.engines.len() > ALWAYS.len()).then(|| handle(5)),
+            device: self.ops.clone(),
         };
         (model, turn)
     }

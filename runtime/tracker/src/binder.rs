@@ -213,6 +213,7 @@ impl BoundModel {
             decoder_prompt,
             memory_encoder,
             mask_downsample,
+            device: _,
         } = model;
         let mut features = Vec::new();
         for port in &image_encoder.io().outputs {

@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Machine, PlanError, PlanFault, Sidecar};
+use super::{Machine, PlanError, PlanFault, Sidecar, key::short};
 
 /// A plan that lies in a folder, and what its sidecar says.
 #[derive(Debug, Clone)]
@@ -50,6 +50,74 @@ pub fn plans_in(folder: &Path) -> Result<Vec<PlanEntry>, PlanError> {
     }
     paths.sort();
     Ok(paths.into_iter().map(|path| PlanEntry { sidecar: Sidecar::read(&path), path }).collect())
+}
+
+/// The plans of a graph that this machine may run: of those for the same sizes the newest, sorted by name. Only sidecars
+/// are read.
+///
+/// # Errors
+/// [`PlanFault::Missing`] when no folder has a plan of the graph; when there are some and none fits, what is wrong with
+/// the first.
+pub fn fitting(
+    folders: &[PathBuf],
+    component: &str,
+    onnx_sha256: &str,
+    machine: &Machine,
+) -> Result<Vec<PathBuf>, PlanError> {
+    let mut newest: Vec<(PathBuf, Sidecar)> = Vec::new();
+    let mut unfit = None;
+    for folder in folders {
+        for PlanEntry { path, sidecar } in plans_in(folder)? {
+            let of_this = path.file_name().is_some_and(|name| {
+                name.to_string_lossy().starts_with(&format!("{component}-{}-", short(onnx_sha256)))
+            });
+            let checked = sidecar.and_then(|sidecar| {
+                sidecar.check_source(&path, component, onnx_sha256)?;
+                sidecar.check(&path, machine).map(|()| sidecar)
+            });
+            let sidecar = match checked {
+                Ok(sidecar) => sidecar,
+                // Plans of other graphs are nobody's business here.
+                Err(error) if of_this => {
+                    unfit = unfit.or(Some(error));
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            match newest.iter_mut().find(|(_, other)| other.key.profiles == sidecar.key.profiles) {
+                Some(other) if other.1.built_unix_s >= sidecar.built_unix_s => {}
+                Some(other) => *other = (path, sidecar),
+                None => newest.push((path, sidecar)),
+            }
+        }
+    }
+    if !newest.is_empty() {
+        let mut paths: Vec<_> = newest.into_iter().map(|(path, _)| path).collect();
+        paths.sort();
+        return Ok(paths);
+    }
+    Err(unfit.unwrap_or_else(|| {
+        let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+        PlanError::new(
+            PlanFault::Missing,
+            format_args!("plan of {component}"),
+            format_args!(
+                "one built from sha256 {}... (`sightline engines build` makes it)",
+                short(onnx_sha256)
+            ),
+            format_args!("none in {}", folders.join(", ")),
+        )
+    }))
+}
+
+/// The plans of a folder, each with what is wrong with it on this machine, if anything. Reads every plan that is not
+/// foreign.
+///
+/// # Errors
+/// As [`plans_in`].
+pub fn examine(folder: &Path, machine: &Machine) -> Result<Vec<(PathBuf, Option<PlanError>)>, PlanError> {
+    let paths = plans_in(folder)?.into_iter().map(|entry| entry.path);
+    Ok(paths.map(|path| (open(&path, machine).err(), path)).map(|(fault, path)| (path, fault)).collect())
 }
 
 /// Reads a plan after everything that its sidecar says has been checked against this machine.
@@ -178,6 +246,12 @@ mod tests {
             for part in parts {
                 assert!(error.to_string().contains(part), "{case}: {part} in {error}");
             }
+            let listed = examine(folder.path(), &machine).unwrap();
+            let faults: Vec<_> = listed.iter().filter_map(|(_, fault)| fault.as_ref()).collect();
+            assert!(
+                fault == Missing || faults.iter().map(|other| other.kind()).eq([fault]),
+                "{case}: {listed:?}"
+            );
             assert_eq!(EngineError::from(error).kind(), Kind::Model, "{case}");
         }
     }
@@ -207,6 +281,38 @@ mod tests {
             let error = sidecar.check_source(path, component, &sha).expect_err(component);
             assert_eq!(error.kind(), PlanFault::Foreign);
         }
+    }
+
+    #[test]
+    fn the_newest_plan_of_each_size_is_taken_and_nothing_of_other_graphs() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths: Vec<_> = folders.iter().map(|folder| folder.path().to_owned()).collect();
+        let (sha, machine) = (key().onnx_sha256, machine());
+        let find = |component: &str| fitting(&paths, component, &sha, &machine);
+        let error = find("memory_attention").expect_err("nothing yet");
+        assert_eq!(error.kind(), PlanFault::Missing);
+        assert!(
+            error.to_string().contains("engines build") && error.to_string().contains("none in"),
+            "{error}"
+        );
+
+        // One that does not fit, and a file of the same graph that nobody can say anything about.
+        let foreign = put(folders[0].path(), |sidecar| sidecar.key.gpu.sm = 90);
+        assert_eq!(find("memory_attention").expect_err("sm 90").kind(), PlanFault::Foreign);
+        fs::remove_file(Sidecar::path_of(&foreign)).unwrap();
+        assert_eq!(find("memory_attention").expect_err("no sidecar").kind(), PlanFault::NoSidecar);
+        assert_eq!(find("image_encoder").expect_err("of another graph").kind(), PlanFault::Missing);
+
+        let old = put(folders[0].path(), |sidecar| sidecar.built_unix_s = 1);
+        assert_eq!(find("memory_attention").unwrap(), [old]);
+        let new = put(folders[1].path(), |sidecar| sidecar.key.optimization_level = 5);
+        assert_eq!(find("memory_attention").unwrap(), [new], "of the same sizes the newest");
+        let wide = folders[1].path().join("wide.plan");
+        fs::write(&wide, PLAN).unwrap();
+        let mut sidecar = Sidecar::new(key(), &io(), PLAN, 1.0);
+        sidecar.key.profiles.clear();
+        sidecar.write(&wide).unwrap();
+        assert_eq!(find("memory_attention").unwrap().len(), 2, "other sizes are another plan");
     }
 
     #[test]

@@ -250,7 +250,7 @@ impl PlanKey {
     }
 }
 
-fn short(hex: &str) -> &str {
+pub(super) fn short(hex: &str) -> &str {
     hex.get(..8).unwrap_or(hex)
 }
 
@@ -288,7 +288,8 @@ pub(super) mod tests {
 
     #[test]
     fn every_field_makes_another_key() {
-        let changes: [(&str, fn(&mut PlanKey)); 10] = [
+        type Change = fn(&mut PlanKey);
+        let changes: [(&str, Change); 10] = [
             ("component", |key| key.component.push('x')),
             ("onnx", |key| key.onnx_sha256 = "f".repeat(64)),
             ("build", |key| key.tensorrt.build += 1),

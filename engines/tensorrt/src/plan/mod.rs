@@ -11,6 +11,6 @@ mod key;
 mod sidecar;
 
 pub use error::{PlanError, PlanFault};
-pub use folder::{PlanEntry, cache_folder, model_folder, open, plans_in};
+pub use folder::{PlanEntry, cache_folder, examine, fitting, model_folder, open, plans_in};
 pub use key::{Flavor, Gpu, Machine, PlanKey, Precision, Profile, Range, VERSION_COMPATIBLE, Version};
 pub use sidecar::{PortRow, Sidecar, sha256_hex};

@@ -1,5 +1,6 @@
 //! `sightline doctor`: what is installed, what is missing, and what to type; with `--tune`, how a model runs best here.
 
+mod gpu;
 mod pace;
 mod tune;
 
@@ -102,6 +103,7 @@ fn examine() -> Report {
         found: library.as_ref().ok().map(|path| format!("{} at {}", version_of(path), path.display())),
         fix: library.err().map(|error| error.to_string()),
     });
+    checks.extend(gpu::checks());
     let models: Vec<ModelLine> = installed().into_iter().map(model).collect();
     let sound: Vec<_> = models
         .iter()

@@ -236,6 +236,7 @@ impl Family {
             decoder_prompt: engine(GraphName::DecoderPrompt),
             memory_encoder: engine(GraphName::MemoryEncoder),
             mask_downsample: self.mask_decoder.then(|| engine(GraphName::MaskDownsample)),
+            device: None,
         }
     }
 
