@@ -24,7 +24,6 @@ use sightline_engine_api::Kind;
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
 pub use load::{LoadOptions, default_threads, load};
 pub use provider::Provider;
-pub use sightline_engine_tensorrt::plan;
 pub use shared::{Turn, shared};
 /// Plans of TensorRT as files; there in every build.
 pub use sightline_engine_tensorrt::plan;
