@@ -14,6 +14,23 @@ def chained(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     return both
 
 
+class Gate(nn.Module):
+    """`timm`'s `SqueezeExcite` with its gate enlarged to the picture before the two are multiplied.
+
+    ONNX Runtime keeps channels in blocks as long as shapes are the same, and moves every tensor out of them
+    and back where they are not: in RepViT twice for each of ten gates.
+    """
+
+    def __init__(self, published: nn.Module):
+        super().__init__()
+        self.published = published
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.published
+        y = layer.fc2(layer.act(layer.bn(layer.fc1(nn.functional.adaptive_avg_pool2d(x, 1)))))
+        return x * nn.functional.interpolate(layer.gate(y), scale_factor=int(x.shape[-1]), mode="nearest")
+
+
 class NormedConv(nn.Module):
     """A convolution and the LayerNorm over its channels, all in [B,C,H,W].
 
