@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
@@ -43,6 +44,38 @@ def fold(path: Path) -> None:
                          disabled_optimizers=["MatMulAddFusion"])
 
 
+def known_shapes(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inner tensors' shapes in terms of the open sizes, `512*slots + 64`."""
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    del model.graph.value_info[:]
+    return list(SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info)
+
+
+def pin_reshapes(model: onnx.ModelProto) -> None:
+    """Gives a Reshape that leaves one size open a constant, and drops the arithmetic that made its shape."""
+    graph = model.graph
+    constants = {value.name for value in graph.initializer}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in known_shapes(model)}
+    for node in graph.node:
+        sizes = shapes.get(node.output[0])
+        if node.op_type != "Reshape" or node.input[1] in constants or sizes is None:
+            continue
+        pinned = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in sizes]
+        if pinned.count(-1) <= 1:
+            node.input[1] = f"{node.name}/pinned"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(pinned, np.int64), node.input[1]))
+    wanted, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    for field, items in ((graph.node, kept[::-1]), (graph.initializer, [x for x in graph.initializer if x.name in wanted])):
+        copies = [type(item).FromString(item.SerializeToString()) for item in items]
+        del field[:]
+        field.extend(copies)
+
+
 def write(graph: Graph, path: Path) -> onnx.ModelProto:
     """Exports, pins the output shapes, drops what would make two exports differ."""
     with warnings.catch_warnings(), no_repeats(), torch.no_grad():
@@ -60,6 +93,8 @@ def write(graph: Graph, path: Path) -> onnx.ModelProto:
         raise ExportError(f"{graph.name}: expected standard operators only, got {', '.join(foreign)}")
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    if graph.dynamic:
+        pin_reshapes(model)
     results = (results,) if isinstance(results, torch.Tensor) else results
     for value, tensor in zip(model.graph.output, results, strict=True):
         dims = value.type.tensor_type.shape
@@ -81,15 +116,12 @@ def has_open_slots(model: onnx.ModelProto) -> bool:
 
 
 def name_sizes(model: onnx.ModelProto) -> None:
-    """Notes the shape of every inner tensor in terms of the open sizes, `512*slots + 64`.
+    """Notes the shape of every inner tensor in terms of the open sizes.
 
     Otherwise ONNX Runtime cannot know that the scores fit where the scores before the mask were: fresh
     pages for each cost memory attention a tenth of its time. The smaller graphs gain nothing by it.
     """
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    known = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info
-    model.graph.value_info.extend(sorted(known, key=lambda value: value.name))
+    model.graph.value_info.extend(sorted(known_shapes(model), key=lambda value: value.name))
 
 
 def sign(model: onnx.ModelProto, name: str, path: Path) -> onnx.ModelProto:
