@@ -96,8 +96,9 @@ class FusedValue(nn.Module):
         super().__init__()
         wv, bv, wo, bo = (x.detach().double() for x in (parts.value.weight, parts.value.bias,
                                                         parts.out.weight, parts.out.bias))
-        self.register_buffer("weight", (wo @ wv).float())
-        self.register_buffer("bias", (wo @ bv + bo).float())
+        kind = parts.out.weight.dtype
+        self.register_buffer("weight", (wo @ wv).to(kind))
+        self.register_buffer("bias", (wo @ bv + bo).to(kind))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x.flatten(0, 1), self.weight, self.bias)
@@ -132,7 +133,7 @@ class FusedLayer(nn.Module):
         # [C+1, c+2]: a query and its 1 -> what meets a key that is not turned, its bias, and its mask.
         weight, bias = cross.key.weight.detach(), cross.key.bias.detach()
         weight, bias = (torch.cat((x[0::2], x[1::2])) for x in (weight, bias))
-        still = torch.zeros(weight.shape[0] + 1, weight.shape[1] + 2)
+        still = torch.zeros(weight.shape[0] + 1, weight.shape[1] + 2, dtype=weight.dtype)
         still[:-1, :-2], still[:-1, -2], still[-1, -1] = weight, bias, 1
         self.register_buffer("still", still)
 

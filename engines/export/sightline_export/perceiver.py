@@ -37,7 +37,7 @@ class Layer(nn.Module):
         with torch.no_grad():
             self.register_buffer("query", cross.q_proj.weight * cross.scaling)
             self.register_buffer("own_query", own.q_proj.weight * own.scaling)
-            self.register_buffer("own_value", (own.o_proj.weight.double() @ own.v_proj.weight.double()).float())
+            self.register_buffer("own_value", (own.o_proj.weight.double() @ own.v_proj.weight.double()).to(own.o_proj.weight.dtype))
 
     def forward(self, latents: Tensor, tokens: Tensor, pos: Tensor) -> Tensor:
         """latents [1 or B,L,c]; tokens [B,W,N/W,c] in W windows; pos [1,N,c] -> [B,L,c]."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 def chained(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Two 1x1 convolutions as one: `second(first(x))`."""
-    both = nn.Conv2d(first.in_channels, second.out_channels, 1)
+    both = nn.Conv2d(first.in_channels, second.out_channels, 1, dtype=first.weight.dtype)
     with torch.no_grad():
         outer, inner = second.weight.double().flatten(1), first.weight.double().flatten(1)
         both.weight.copy_((outer @ inner)[..., None, None])
@@ -43,7 +43,7 @@ class NormedConv(nn.Module):
         self.stride, self.padding, self.eps = conv.stride, conv.padding, norm.eps
         with torch.no_grad():
             for name, value in (("weight", conv.weight), ("bias", conv.bias)):
-                self.register_buffer(name, (value.double() - value.double().mean(0, keepdim=True)).float())
+                self.register_buffer(name, (value.double() - value.double().mean(0, keepdim=True)).to(value.dtype))
             for name, value in (("gain", norm.weight), ("shift", norm.bias)):
                 self.register_buffer(name, value[:, None, None].clone())
 
