@@ -129,7 +129,8 @@ class FusedLayer(nn.Module):
         own, cross = parts.own, parts.cross
         scale = own.query.out_features ** -0.5
         self.query, self.key, self.value = Turned(own.query, scale), Turned(own.key), FusedValue(own)
-        self.cross_query, self.cross_key, self.cross_value = Turned(cross.query, scale), Turned(cross.key), FusedValue(cross)
+        self.cross_query, self.cross_key = Turned(cross.query, scale), Turned(cross.key)
+        self.cross_value = FusedValue(cross)
         # [C+1, c+2]: a query and its 1 -> what meets a key that is not turned, its bias, and its mask.
         weight, bias = cross.key.weight.detach(), cross.key.bias.detach()
         weight, bias = (torch.cat((x[0::2], x[1::2])) for x in (weight, bias))

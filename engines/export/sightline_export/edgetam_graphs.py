@@ -200,7 +200,8 @@ class MemoryEncoder(nn.Module):
         super().__init__()
         self.model, published = model, model.memory_encoder
         downsampler = published.mask_downsampler
-        self.downsample = Downsampler([(step.conv, step.layer_norm) for step in downsampler.layers], downsampler.final_conv)
+        self.downsample = Downsampler([(step.conv, step.layer_norm) for step in downsampler.layers],
+                                      downsampler.final_conv)
         self.fuse = nn.Sequential(*(Block(layer.depthwise_conv, layer.layer_norm, layer.pointwise_conv1,
                                           layer.pointwise_conv2, layer.scale)
                                     for layer in published.memory_fuser.layers))
