@@ -18,6 +18,12 @@ use sightline_engine_api::{
 
 use crate::{GpuOptions, OrtProvider, OrtRuntime, provider};
 
+/// How long an idle worker looks for more work before it sleeps, where spinning is off: from one operator to the
+/// next, never from one frame to the next. README.md has the measurement.
+const SPIN_US: &str = "10";
+/// From this version on it can be limited.
+const SPIN_LIMIT_SINCE: (u32, u32) = (1, 27);
+
 /// How a graph is loaded.
 #[derive(Debug, Clone)]
 pub struct OrtOptions {
@@ -26,7 +32,7 @@ pub struct OrtOptions {
     /// Threads that share one operator's work, the calling one among them.
     pub threads: NonZeroUsize,
     /// Whether idle worker threads burn their core for a while in the hope of more work. Off by default: the other
-    /// elements of the pipeline need those cores (README.md has the measurement).
+    /// elements of the pipeline need those cores, and 10 µs are enough (README.md has the measurements).
     pub spinning: bool,
     /// What a GPU's providers look at.
     pub gpu: GpuOptions,
@@ -241,11 +247,19 @@ fn has_open_sizes(declared: Option<&GraphIo>) -> bool {
 
 fn configure(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> ort::Result<SessionBuilder> {
     // `session.set_denormal_as_zero` stays off: README.md says why.
-    Ok(Session::builder(runtime.environment())?
+    let builder = Session::builder(runtime.environment())?;
+    // What does not know the second entry would take the first to mean spinning without an end.
+    let builder = if !options.spinning && runtime.is_at_least(SPIN_LIMIT_SINCE) {
+        builder
+            .with_intra_op_spinning(true)?
+            .with_config_entry("session.intra_op.spin_duration_us", SPIN_US)?
+    } else {
+        builder.with_intra_op_spinning(options.spinning)?
+    };
+    Ok(builder
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.threads.get())?
         .with_inter_threads(1)?
-        .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_log_id(name)?
         .with_log_level(ort::logging::LogLevel::Warning)?)

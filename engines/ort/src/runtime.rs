@@ -90,6 +90,11 @@ impl OrtRuntime {
         crate::provider::require(self, provider)
     }
 
+    /// Whether it is known to be `minor` of `major`, or later.
+    pub(crate) fn is_at_least(&self, since: (u32, u32)) -> bool {
+        at_least(&self.version, since)
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -127,9 +132,29 @@ fn version(path: &Path, build_info: &str) -> String {
     named.or_else(built).unwrap_or("unknown").to_owned()
 }
 
+fn at_least(version: &str, since: (u32, u32)) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    let known = parts.next().flatten().zip(parts.next().flatten());
+    known.is_some_and(|known: (u32, u32)| known >= since)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        for (version, expected) in [
+            ("1.31.1", true),
+            ("1.27", true),
+            ("2.0.0", true),
+            ("1.9.0", false),
+            ("1.26.4", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(at_least(version, (1, 27)), expected, "{version}");
+        }
+    }
 
     #[test]
     fn the_version_comes_from_the_name_or_the_branch() {
