@@ -80,6 +80,14 @@ impl Shape {
         self
     }
 
+    /// So many in one row.
+    #[must_use]
+    pub fn flat(mut self, elements: usize) -> Self {
+        (self.rank, self.dims) = (1, [0; Self::MAX_RANK]);
+        self.dims[0] = elements;
+        self
+    }
+
     /// The sizes.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..usize::from(self.rank)]

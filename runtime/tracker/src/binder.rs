@@ -2,15 +2,18 @@
 
 use sightline_core::{DType, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Dim, Engine, EngineError, GraphIo, GraphName, Kind, Model, ModelSpec, Port, TensorMut, TensorRef,
+    DeviceTensor, Dim, Engine, EngineError, GraphIo, GraphName, Kind, Model, ModelSpec, Port, Stream,
+    TensorMut, TensorRef,
 };
+
+use crate::slab::{Ground, Intake, Slab, shaped};
 
 /// More ports than any graph of the contract has; bounds the arrays a run builds on its stack.
 const MAX_PORTS: usize = 16;
 
 /// An input of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     Image,
     Feature(usize),
     Mem,
@@ -32,62 +35,48 @@ enum Source {
     Mask,
 }
 
-/// Everything the host may give to a graph; a graph takes what it has ports for, the rest stays empty.
+/// What may be given to a graph; a graph takes what it has ports for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Given<'a> {
-    pub(crate) image: &'a [f32],
-    pub(crate) features: &'a [Vec<f32>],
+    pub(crate) features: &'a [Slab],
     /// Memory slots given, for a graph that leaves their number open.
     pub(crate) slots: usize,
-    pub(crate) mem: &'a [f32],
-    pub(crate) tpos_idx: &'a [i64],
-    pub(crate) mem_mask: &'a [f32],
-    pub(crate) obj_ptrs: &'a [f32],
-    pub(crate) ptr_tdiff: &'a [f32],
-    pub(crate) ptr_mask: &'a [f32],
-    pub(crate) prev_low_res_mask: &'a [f32],
-    pub(crate) pix_feat: &'a [f32],
-    pub(crate) point_coords: &'a [f32],
-    pub(crate) point_labels: &'a [f32],
-    pub(crate) mask_input: &'a [f32],
-    pub(crate) has_mask_input: &'a [f32],
-    pub(crate) multimask: &'a [i64],
-    pub(crate) low_res_mask: &'a [f32],
-    pub(crate) object_score: &'a [f32],
-    pub(crate) binarize: &'a [f32],
-    pub(crate) mask: &'a [f32],
+    pub(crate) tensors: &'a [(Source, TensorRef<'a>)],
 }
 
 impl<'a> Given<'a> {
-    fn view(&self, source: Source, shape: Shape) -> Result<TensorView<'a>, EngineError> {
-        let dims = shape.dims();
-        let data = match source {
-            Source::TposIdx => return Ok(TensorView::i64(dims, self.tpos_idx)?),
-            Source::Multimask => return Ok(TensorView::i64(dims, self.multimask)?),
-            Source::PointCoords => {
-                return Ok(TensorView::f32(&[1, self.point_labels.len(), 2], self.point_coords)?);
-            }
-            Source::PointLabels => {
-                return Ok(TensorView::f32(&[1, self.point_labels.len()], self.point_labels)?);
-            }
-            Source::Image => self.image,
-            Source::Feature(level) => &self.features[level],
-            Source::Mem => self.mem,
-            Source::MemMask => self.mem_mask,
-            Source::ObjPtrs => self.obj_ptrs,
-            Source::PtrTdiff => self.ptr_tdiff,
-            Source::PtrMask => self.ptr_mask,
-            Source::PrevMask => self.prev_low_res_mask,
-            Source::PixFeat => self.pix_feat,
-            Source::MaskInput => self.mask_input,
-            Source::HasMaskInput => self.has_mask_input,
-            Source::LowResMask => self.low_res_mask,
-            Source::ObjectScore => self.object_score,
-            Source::Binarize => self.binarize,
-            Source::Mask => self.mask,
-        };
-        Ok(TensorView::f32(dims, data)?)
+    fn tensor(&self, source: Source, shape: Shape) -> Result<TensorRef<'a>, EngineError> {
+        if let Source::Feature(level) = source {
+            return reshaped(&self.features[level].given(0, shape.elements())?, shape);
+        }
+        match self.tensors.iter().find(|(given, _)| *given == source) {
+            // Their number is the prompt's.
+            Some((Source::PointCoords | Source::PointLabels, tensor)) => Ok(tensor.clone()),
+            Some((_, tensor)) => reshaped(tensor, shape),
+            None => Ok(TensorView::f32(shape.dims(), &[])?.into()),
+        }
     }
+}
+
+/// The same values in another shape.
+fn reshaped<'a>(tensor: &TensorRef<'a>, shape: Shape) -> Result<TensorRef<'a>, EngineError> {
+    match tensor {
+        TensorRef::Host(TensorView::F32(_, data)) => Ok(TensorView::f32(shape.dims(), data)?.into()),
+        TensorRef::Host(TensorView::I64(_, data)) => Ok(TensorView::i64(shape.dims(), data)?.into()),
+        TensorRef::Device(tensor) => {
+            check_elements(tensor, shape)?;
+            Ok(TensorRef::Device(shaped(tensor, shape)))
+        }
+    }
+}
+
+fn check_elements(tensor: &DeviceTensor, shape: Shape) -> Result<(), EngineError> {
+    if tensor.shape.elements() == shape.elements() {
+        return Ok(());
+    }
+    let got = tensor.shape.elements();
+    let expected = format!("{} elements for shape {shape}", shape.elements());
+    Err(EngineError::new(Kind::Interface, "tensor data", expected, got))
 }
 
 /// A tensor's shape for one object, whether its leading size counts objects, and where the number of memory slots
@@ -109,6 +98,8 @@ impl PerObject {
 /// An engine whose ports are known.
 pub(crate) struct Bound {
     engine: Box<dyn Engine>,
+    /// On a device: the stream its runs are given to. `None` on the host, where a run is over when it returns.
+    stream: Option<Stream>,
     inputs: Vec<(Source, PerObject)>,
     /// Which of the caller's outputs each port is, in the caller's order.
     outputs: Vec<(usize, PerObject)>,
@@ -117,35 +108,62 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Runs the graph for `objects` objects and waits. `outputs` come in the order in which the binder was told of
-    /// them.
+    /// Runs the graph for `objects` objects. On the host it waits; on a device the run is given to its stream. `outputs`
+    /// come in the order in which the binder was told of them.
     pub(crate) fn run(
         &mut self,
         objects: usize,
         given: &Given<'_>,
-        outputs: &mut [Option<&mut [f32]>],
+        outputs: &mut [Option<TensorMut<'_>>],
     ) -> Result<(), EngineError> {
         let nothing = TensorView::f32(&[0], &[])?;
         let mut views: [TensorRef<'_>; MAX_PORTS] = std::array::from_fn(|_| nothing.into());
         for (view, (source, sized)) in views.iter_mut().zip(&self.inputs) {
-            *view = given.view(*source, sized.given(objects, given.slots))?.into();
+            *view = given.tensor(*source, sized.given(objects, given.slots))?;
         }
         let empty = Shape::new(&[0])?;
         let mut places: [TensorMut<'_>; MAX_PORTS] =
             std::array::from_fn(|_| TensorViewMut::F32(empty, &mut []).into());
         for (place, (index, sized)) in places.iter_mut().zip(&self.outputs) {
-            let data = outputs.get_mut(*index).and_then(Option::take).unwrap_or_default();
-            *place = TensorViewMut::f32(sized.given(objects, 0).dims(), data)?.into();
+            let shape = sized.given(objects, 0);
+            *place = match outputs.get_mut(*index).and_then(Option::take) {
+                Some(TensorMut::Host(TensorViewMut::F32(_, data))) => {
+                    TensorViewMut::f32(shape.dims(), data)?.into()
+                }
+                Some(TensorMut::Device(tensor)) => {
+                    check_elements(&tensor, shape)?;
+                    TensorMut::Device(shaped(&tensor, shape))
+                }
+                _ => TensorViewMut::f32(shape.dims(), &mut [])?.into(),
+            };
         }
-        self.engine.run(&views[..self.inputs.len()], &mut places[..self.outputs.len()])
+        let (inputs, outputs) = (&views[..self.inputs.len()], &mut places[..self.outputs.len()]);
+        match self.stream {
+            None => self.engine.run(inputs, outputs),
+            Some(stream) => self.engine.enqueue(0, stream, inputs, outputs).map(drop),
+        }
     }
 
-    /// Runs `image_encoder` on a `[3,H,W]` tensor.
-    pub(crate) fn encode(&mut self, image: &[f32], features: &mut [Vec<f32>]) -> Result<(), EngineError> {
-        let mut levels = features.iter_mut();
-        let mut outputs: [Option<&mut [f32]>; MAX_PORTS] =
-            std::array::from_fn(|_| levels.next().map(Vec::as_mut_slice));
-        self.run(1, &Given { image, ..Given::default() }, &mut outputs)
+    /// Runs `image_encoder` on what the intake holds, or on the host on `image`.
+    pub(crate) fn encode(
+        &mut self,
+        intake: &Intake,
+        image: Option<&[f32]>,
+        features: &mut [Slab],
+    ) -> Result<(), EngineError> {
+        let mut outputs: [Option<TensorMut<'_>>; MAX_PORTS] = Default::default();
+        for (output, level) in outputs.iter_mut().zip(features) {
+            let elements = level.len();
+            *output = Some(level.place(0, elements)?);
+        }
+        let image = match image {
+            Some(image) if self.stream.is_none() => TensorView::f32(&[image.len()], image)?.into(),
+            Some(image) => intake.take(image).and_then(|()| intake.given())?,
+            None => intake.given()?,
+        };
+        let given = Given { tensors: &[(Source::Image, image)], ..Given::default() };
+        self.run(1, &given, &mut outputs)?;
+        intake.encoded()
     }
 
     /// Whether the graph takes the memory-conditioned features.
@@ -183,6 +201,7 @@ pub(crate) struct Binder<'a> {
     /// Names and shapes of the feature levels, in the encoder's order.
     features: Vec<(String, Shape)>,
     pix_feat: Shape,
+    ground: Ground,
 }
 
 /// All graphs of a model, bound.
@@ -200,6 +219,8 @@ pub(crate) struct BoundModel {
     pub(crate) batches: bool,
     /// Memory attention takes any number of memory slots.
     pub(crate) open_slots: bool,
+    /// Where its engines take tensors.
+    pub(crate) ground: Ground,
 }
 
 impl BoundModel {
@@ -213,8 +234,9 @@ impl BoundModel {
             decoder_prompt,
             memory_encoder,
             mask_downsample,
-            device: _,
+            device,
         } = model;
+        let ground = Ground::new(device);
         let mut features = Vec::new();
         for port in &image_encoder.io().outputs {
             let shape = fixed_shape(&spec, GraphName::ImageEncoder, port)?;
@@ -225,7 +247,7 @@ impl BoundModel {
             Some(port) => fixed_shape(&spec, GraphName::MemoryAttention, port)?,
             None => return Err(missing(GraphName::MemoryAttention, "output", "pix_feat")),
         };
-        let binder = Binder { spec: &spec, features, pix_feat };
+        let binder = Binder { spec: &spec, features, pix_feat, ground: ground.clone() };
         let level_names: Vec<&str> = binder.features.iter().map(|(name, _)| name.as_str()).collect();
         let mut decoded = vec!["low_res_mask", "iou", "object_score"];
         decoded.extend(spec.pointers.map(|_| "obj_ptr"));
@@ -251,6 +273,7 @@ impl BoundModel {
             pix_feat: binder.pix_feat,
             batches: false,
             open_slots: false,
+            ground,
         };
         bound.open_slots = bound.memory_attention.has_open_slots();
         bound.batches = [&bound.memory_attention, &bound.decoder_track, &bound.memory_encoder]
@@ -389,7 +412,15 @@ impl Binder<'_> {
         if let Some(name) = outputs.iter().find(|name| io.output(name).is_none()) {
             return Err(missing(graph, "output", name));
         }
-        Ok(Bound { engine, inputs, outputs: bound_outputs, fixed_points })
+        let stream = match graph {
+            GraphName::ImageEncoder => self.ground.stream(Stream::ENCODE),
+            _ => self.ground.stream(Stream::TRACK),
+        };
+        if let Some(device) = self.ground.device().filter(|device| *device != engine.device()) {
+            let subject = format!("{graph} device");
+            return Err(EngineError::new(Kind::Interface, subject, device, engine.device()));
+        }
+        Ok(Bound { engine, stream, inputs, outputs: bound_outputs, fixed_points })
     }
 
     fn check(

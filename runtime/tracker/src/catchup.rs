@@ -16,6 +16,7 @@ use crate::{
     object::{MAX_CORRECTIONS, Object},
     prompt::Ask,
     run::{self, Look},
+    slab::Ground,
     view::{self, Sights},
 };
 
@@ -114,7 +115,7 @@ impl CatchUp {
     }
 
     /// Goes to the next kept frame if its own was let go meanwhile; false where that cannot be done.
-    pub(crate) fn hold_on(&mut self, frames: &Frames) -> bool {
+    pub(crate) fn hold_on(&mut self, frames: &Frames, ground: &Ground) -> bool {
         if frames.stamp(self.tick).is_some() {
             return true;
         }
@@ -122,7 +123,9 @@ impl CatchUp {
         if self.is_fresh() && self.exact {
             return false;
         } else if self.is_fresh() {
-            self.object.start_again(next);
+            if self.object.start_again(ground, next).is_err() {
+                return false;
+            }
         } else {
             self.exact = false;
             self.object.drop_corrections();

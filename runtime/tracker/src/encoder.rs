@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sightline_core::{Picture, Shape};
+use sightline_engine_api::EngineError;
 
 use crate::{
     TrackerError,
@@ -10,6 +11,7 @@ use crate::{
     error::Kind,
     graphs::{Graphs, feature_buffers, timed},
     session::Eyes,
+    slab::{Ground, Intake, Slab},
     view::{Sights, Viewer},
 };
 
@@ -20,6 +22,7 @@ pub struct Encoder {
     graph: Bound,
     /// Names and shapes of the feature levels.
     levels: Vec<(String, Shape)>,
+    ground: Ground,
     /// Always the whole picture.
     viewer: Viewer,
 }
@@ -33,32 +36,34 @@ impl std::fmt::Debug for Encoder {
 impl Encoder {
     pub(crate) fn new(eyes: Eyes, graph: Bound, graphs: &Graphs) -> Self {
         let viewer = Viewer::new(None, &graphs.spec.image);
-        Self { eyes, graph, levels: graphs.levels().to_vec(), viewer }
+        Self { eyes, graph, levels: graphs.levels().to_vec(), ground: graphs.ground.clone(), viewer }
     }
 
-    /// Buffers for one frame, still empty. Two are enough: one is filled while the other is tracked.
+    /// Buffers for one frame, still empty. Two are enough: one is filled while the other is tracked. Where there is no
+    /// memory for them, [`Encoder::run`] says so.
     pub fn slot(&self) -> Encoded {
-        Encoded {
-            features: feature_buffers(&self.levels),
-            filled: false,
-            preprocess: Duration::ZERO,
-            image_encoder: Duration::ZERO,
-        }
+        let room = || {
+            let features = feature_buffers(&self.ground, &self.levels)?;
+            Ok(Room { features, intake: Intake::new(&self.ground, self.eyes.spec())? })
+        };
+        Encoded { room: room(), filled: false, preprocess: Duration::ZERO, image_encoder: Duration::ZERO }
     }
 
-    /// Encodes a picture. Allocates nothing once it has seen a picture of this size.
+    /// Encodes a picture. Allocates nothing once it has seen a picture of this size. On a device this is work given to
+    /// it: the encoder may still be at it when the call returns, and the tracker waits for it there.
     ///
     /// # Errors
     /// `Kind::Picture` when the picture cannot be read, `Kind::Engine` when the graph fails: `into` is then empty, and
     /// the frame counts as not seen.
     pub fn run(&mut self, picture: &Picture<'_>, into: &mut Encoded) -> Result<(), TrackerError> {
         into.filled = false;
-        check_sizes(&into.features, &self.levels)?;
+        let Room { features, intake } = into.room.as_mut().map_err(|error| error.clone())?;
+        check_sizes(features, &self.levels, &self.ground)?;
         let start = Instant::now();
-        let (image, _) = self.eyes.look(picture, Sights::default(), &mut self.viewer)?;
+        self.eyes.look(picture, Sights::default(), &mut self.viewer, intake)?;
         into.preprocess = start.elapsed();
         into.image_encoder = Duration::ZERO;
-        timed(&mut into.image_encoder, || self.graph.encode(image, &mut into.features))?;
+        timed(&mut into.image_encoder, || self.graph.encode(intake, None, features))?;
         into.filled = true;
         Ok(())
     }
@@ -66,11 +71,17 @@ impl Encoder {
 
 /// A frame's features on their way from the [`Encoder`] to the tracker.
 pub struct Encoded {
-    /// A buffer a level, as the frame ring has them.
-    features: Vec<Vec<f32>>,
+    room: Result<Room, EngineError>,
     filled: bool,
     preprocess: Duration,
     image_encoder: Duration,
+}
+
+/// A frame's buffers: its picture, and what is made of it.
+pub(crate) struct Room {
+    /// A buffer a level, as the frame ring has them.
+    pub(crate) features: Vec<Slab>,
+    pub(crate) intake: Intake,
 }
 
 impl std::fmt::Debug for Encoded {
@@ -91,21 +102,27 @@ impl Encoded {
     }
 
     /// The features, to be swapped for others: from now on this is empty.
-    pub(crate) fn take(&mut self, levels: &[(String, Shape)]) -> Result<&mut [Vec<f32>], TrackerError> {
+    pub(crate) fn take(
+        &mut self,
+        levels: &[(String, Shape)],
+        ground: &Ground,
+    ) -> Result<&mut Room, TrackerError> {
         if !std::mem::take(&mut self.filled) {
             let expected = "one that the encoder has filled";
             return Err(TrackerError::new(Kind::Picture, "encoded frame", expected, "an empty one"));
         }
-        check_sizes(&self.features, levels)?;
-        Ok(&mut self.features)
+        let room = self.room.as_mut().map_err(|error| error.clone())?;
+        check_sizes(&room.features, levels, ground)?;
+        Ok(room)
     }
 }
 
 /// Refuses buffers of another model.
-fn check_sizes(features: &[Vec<f32>], levels: &[(String, Shape)]) -> Result<(), TrackerError> {
-    let got = || features.iter().map(Vec::len);
+fn check_sizes(features: &[Slab], levels: &[(String, Shape)], ground: &Ground) -> Result<(), TrackerError> {
+    let got = || features.iter().map(Slab::len);
     let expected = || levels.iter().map(|(_, shape)| shape.elements());
-    if got().eq(expected()) {
+    let here = features.iter().all(|level| level.is_device() == ground.is_device());
+    if here && got().eq(expected()) {
         return Ok(());
     }
     let sizes = |sizes: Vec<usize>| format!("levels of {sizes:?} values");

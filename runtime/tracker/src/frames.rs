@@ -7,9 +7,10 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use sightline_core::{FrameStamp, NormBox, OwnedPicture, Picture, Shape};
+use sightline_core::{FrameStamp, NormBox, OwnedPicture, Picture};
+use sightline_engine_api::EngineError;
 
-use crate::{At, TrackerError, error::Kind, graphs::feature_buffers, run::Look};
+use crate::{At, TrackerError, error::Kind, run::Look, slab::Slab};
 
 /// Frames older than this many times the capacity give way first.
 const REACH: u64 = 4;
@@ -58,7 +59,7 @@ struct Kept {
 
 /// A ring of feature sets with room for `capacity` frames and the one under way.
 pub(crate) struct Frames {
-    features: Vec<Vec<Vec<f32>>>,
+    features: Vec<Vec<Slab>>,
     /// Ascending by tick.
     kept: VecDeque<Kept>,
     /// Slots that hold nothing, the one under way included (the last). Empty where pictures are kept: the features
@@ -76,15 +77,23 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// Room for `history` frames, and for as many more as `memory_bytes` hold: of features, or, where the model is
-    /// shown parts of the picture (`parts`), of pictures, of which another part can be shown later.
-    pub(crate) fn new(history: usize, memory_bytes: usize, levels: &[(String, Shape)], parts: bool) -> Self {
-        let set_bytes: usize = levels.iter().map(|(_, shape)| 4 * shape.elements()).sum();
+    /// shown parts of the picture (`parts`), of pictures, of which another part can be shown later. `buffers` makes a
+    /// frame's features.
+    pub(crate) fn new(
+        history: usize,
+        memory_bytes: usize,
+        parts: bool,
+        buffers: impl Fn() -> Result<Vec<Slab>, EngineError>,
+    ) -> Result<Self, EngineError> {
+        let first = buffers()?;
+        let set_bytes: usize = first.iter().map(|level| 4 * level.len()).sum();
         let parts = parts && memory_bytes > 0;
         let room = if parts { MOST_PICTURES } else { memory_bytes / set_bytes.max(1) };
         let capacity = history.max(room);
         let slots = 0..=if parts { history } else { capacity };
-        Self {
-            features: slots.clone().map(|_| feature_buffers(levels)).collect(),
+        let others = slots.clone().skip(1).map(|_| buffers());
+        Ok(Self {
+            features: std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?,
             kept: VecDeque::with_capacity(capacity.min(1024) + 1),
             free: if parts { Vec::new() } else { slots.rev().collect() },
             pictures: parts.then(|| Pictures { most_bytes: memory_bytes, ..Pictures::default() }),
@@ -92,7 +101,7 @@ impl Frames {
             capacity,
             next: 0,
             view: NormBox::WHOLE,
-        }
+        })
     }
 
     /// Where the features of the frame under way go.
@@ -150,7 +159,7 @@ impl Frames {
     }
 
     /// Where the features of the frame under way go, which shows `view` of the picture. No kept frame's are there.
-    pub(crate) fn under_way(&mut self, view: NormBox) -> &mut [Vec<f32>] {
+    pub(crate) fn under_way(&mut self, view: NormBox) -> &mut [Slab] {
         self.view = view;
         let slot = self.next_slot();
         &mut self.features[slot]
@@ -327,6 +336,7 @@ pub(crate) fn reaches(stamp: FrameStamp, at: At) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::slab::Ground;
 
     fn stamp(index: u64) -> FrameStamp {
         let running_time = Some(Duration::from_millis(index * 10));
@@ -335,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_prompt_finds_the_first_frame_at_or_after_it() {
-        let mut frames = Frames::new(3, 0, &[], false);
+        let mut frames = frames(3, 0);
         assert_eq!(frames.find(At::Frame(0)), Found::Future, "nothing yet");
         // Frames 3, 5, 6, 9 and 10 were tracked, the others dropped; 6, 9 and 10 are kept as ticks 2, 3, 4.
         for index in [3, 5, 6, 9, 10] {
@@ -369,13 +379,15 @@ mod tests {
         frames.kept.iter().map(|kept| kept.tick).collect()
     }
 
-    fn one_level() -> Vec<(String, Shape)> {
-        vec![("feat".into(), Shape::new(&[1, 4]).unwrap())]
+    /// Features of four values a frame.
+    fn frames(history: usize, memory_bytes: usize) -> Frames {
+        let ground = Ground::new(None);
+        Frames::new(history, memory_bytes, false, || Ok(vec![ground.slab(4)?])).unwrap()
     }
 
     #[test]
     fn older_frames_are_thinned_with_age() {
-        let mut frames = Frames::new(4, 16 * 16, &one_level(), false);
+        let mut frames = frames(4, 16 * 16);
         (0..1000).for_each(|index| frames.commit(stamp(index)));
         let ticks = kept(&frames);
         assert_eq!(ticks.len(), 16, "{ticks:?}");
@@ -392,7 +404,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_about_stays_and_what_lies_before_it_goes_first() {
-        let mut frames = Frames::new(2, 8 * 16, &one_level(), false);
+        let mut frames = frames(2, 8 * 16);
         (0..20).for_each(|index| frames.commit(stamp(index)));
         assert_eq!(frames.pin_newest().map(|stamp| stamp.index), Some(19));
         (20..27).for_each(|index| frames.commit(stamp(index)));
@@ -418,7 +430,7 @@ mod tests {
 
     #[test]
     fn strides_end_on_the_newest() {
-        let mut frames = Frames::new(8, 0, &one_level(), false);
+        let mut frames = frames(8, 0);
         (0..6).for_each(|index| frames.commit(stamp(index)));
         assert_eq!((frames.later(1, 1), frames.later(1, 3), frames.later(1, 9)), (Some(2), Some(4), Some(5)));
         assert_eq!((frames.later(5, 1), frames.after(1), frames.after(5)), (None, 4, 0));

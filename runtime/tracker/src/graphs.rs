@@ -1,16 +1,24 @@
 //! A model's graphs with the buffers that lie between them, one call a graph.
 
+mod prompted;
+
 use std::time::{Duration, Instant};
 
-use sightline_core::{NormBox, Shape, StageTimes};
-use sightline_engine_api::{EngineError, GraphName, Kind, Model, ModelSpec};
+use sightline_core::{DType, NormBox, Shape, StageTimes, TensorView};
+use sightline_engine_api::{DeviceTensor, EngineError, GraphName, Kind, Model, ModelSpec};
 
 use crate::{
-    bank::{BankSizes, Window},
-    binder::{Bound, BoundModel, Given},
+    bank::{Bank, BankSizes, Left},
+    binder::{Bound, BoundModel, Given, Source},
     object::Decoded,
-    prompt, view,
+    prompt,
+    said::{Flags, LOGITS, Places, SCORES, Said, move_to, place},
+    slab::{Ground, Intake, Slab},
+    view,
+    window::Window,
 };
+
+pub(crate) use self::prompted::Points;
 
 /// Logits fed back to a graph are clamped to this, as the published predictor does.
 const LOGIT_LIMIT: f32 = 32.0;
@@ -19,10 +27,14 @@ const LOGIT_LIMIT: f32 = 32.0;
 /// took as long as one by one, or a little longer.)
 pub(crate) const MAX_BATCH: usize = 4;
 
-/// A model's graphs. Results lie here until the next call overwrites them: those of object `lane` of the objects
-/// that run together at `lane` times the size of one.
+/// A model's graphs. On the host results lie here until the next call overwrites them; on a device those of a frame lie
+/// here, a seat a decoder run, until the next frame begins. Those of object `lane` of the objects that run together lie
+/// at `lane` times the size of one.
 pub(crate) struct Graphs {
     pub(crate) spec: ModelSpec,
+    pub(crate) ground: Ground,
+    /// The picture to be encoded next.
+    pub(crate) intake: Intake,
     bound: BoundModel,
     /// Position of `features.top` among the levels.
     top: usize,
@@ -31,22 +43,29 @@ pub(crate) struct Graphs {
     /// Elements of one object's `[1,1,h,w]` logits.
     mask_elements: usize,
     /// `pix_feat`, from memory attention or made for a conditioning frame.
-    pix_feat: Vec<f32>,
-    /// `[B,1,h,w]` logits.
-    low_res: Vec<f32>,
-    iou: Vec<f32>,
-    object_score: Vec<f32>,
-    /// `[B,P]`, empty if the model has no pointers.
-    pointer: Vec<f32>,
-    /// `[B,T,C]`
-    memory: Vec<f32>,
-    prev_mask: Vec<f32>,
-    mask_input: Vec<f32>,
-    /// What several objects attend to, side by side.
-    windows: Option<Window>,
+    pix_feat: Slab,
+    /// On the host one, on a device as many as a frame needs.
+    said: Vec<Said>,
+    /// Seats taken since the frame began.
+    taken: usize,
+    /// `[B,P]`, empty if the model has no pointers. On a device only what cannot be written to its place at once.
+    pointer: Slab,
+    /// `[B,T,C]`, likewise.
+    memory: Slab,
+    prev_mask: Slab,
+    mask_input: Slab,
+    /// A mask prompt, point coordinates and labels, on a device.
+    mask_prompt: Option<DeviceTensor>,
+    points: [Option<DeviceTensor>; 2],
+    flags: Flags,
+    no_mem_embed: Option<DeviceTensor>,
+    /// What those who run together attend to, a window each batch of a frame. The last is for those aside from the
+    /// frame: corrected, catching up.
+    windows: Vec<Window>,
     padding: (Vec<f32>, Vec<f32>),
     serial: u64,
-    /// Time spent since it was last taken.
+    /// Time spent since it was last taken. On a device a graph's is that of telling it what to do, and the decoder's
+    /// holds the wait for all of them.
     pub(crate) times: StageTimes,
 }
 
@@ -54,25 +73,41 @@ impl Graphs {
     pub(crate) fn new(model: Model, max_objects: usize) -> Result<Self, EngineError> {
         let (spec, bound) = BoundModel::new(model)?;
         check(&spec)?;
+        let ground = bound.ground.clone();
         let mask_elements = spec.masks.height_px * spec.masks.width_px;
         let lanes = if bound.batches { MAX_BATCH.min(max_objects) } else { 1 };
-        let lane = |elements: usize| vec![0.0; lanes * elements];
+        let lane = |elements: usize| ground.slab(lanes * elements);
+        let mirrored = |elements: usize| ground.mirrored(lanes * elements);
+        let sizes = BankSizes::new(&spec, 1);
+        // A frame has at most that many batches of sizes that are powers of two; one window is aside.
+        let windows = 0..max_objects.div_ceil(lanes) + 2;
+        let seats = if ground.is_device() { max_objects.max(1 + lanes) } else { 1 };
+        let said = |_| Ok(Said { values: ground.mirrored(LOGITS + lanes * mask_elements)?, count: 0 });
+        let fixed_points = bound.decoder_prompt.fixed_points();
+        let points = fixed_points.unwrap_or(prompt::MAX_POINTS + 1);
+        let embed = TensorView::f32(&[spec.no_mem_embed.len()], &spec.no_mem_embed)?;
+        let image = spec.image.height_px * spec.image.width_px;
         Ok(Self {
             top: bound.features.iter().position(|(name, _)| *name == spec.features.top).unwrap_or(0),
             lanes,
             mask_elements,
-            pix_feat: lane(bound.pix_feat.elements()),
-            low_res: lane(mask_elements),
-            iou: lane(1),
-            object_score: lane(1),
-            pointer: lane(spec.pointers.map_or(0, |pointers| pointers.channels)),
-            memory: lane(spec.memory.slot_elements()),
-            prev_mask: lane(mask_elements),
-            mask_input: vec![0.0; mask_elements],
-            windows: (lanes > 1).then(|| Window::side_by_side(BankSizes::new(&spec, 1), lanes)),
-            padding: prompt::padding(&spec, bound.decoder_prompt.fixed_points()),
+            intake: Intake::new(&ground, &spec.image)?,
+            pix_feat: lane(bound.pix_feat.elements())?,
+            said: (0..seats).map(said).collect::<Result<_, EngineError>>()?,
+            taken: 0,
+            pointer: lane(spec.pointers.map_or(0, |pointers| pointers.channels))?,
+            memory: lane(spec.memory.slot_elements())?,
+            prev_mask: mirrored(mask_elements)?,
+            mask_input: ground.mirrored(mask_elements)?,
+            mask_prompt: ground.tensor(DType::F32, image)?,
+            points: [ground.tensor(DType::F32, 2 * points)?, ground.tensor(DType::F32, points)?],
+            flags: Flags::new(&ground)?,
+            no_mem_embed: ground.constant(embed)?,
+            windows: windows.map(|_| Window::new(&ground, sizes, lanes)).collect::<Result<_, _>>()?,
+            padding: prompt::padding(&spec, fixed_points),
             serial: 0,
             times: StageTimes::default(),
+            ground,
             spec,
             bound,
         })
@@ -83,21 +118,60 @@ impl Graphs {
         self.lanes
     }
 
-    /// What the last decoder run said of the object in `lane`.
-    pub(crate) fn decoded(&self, lane: usize) -> Decoded<'_> {
-        let pointer = self.pointer.len() / self.lanes;
+    /// Begins a frame, or whatever is concluded as a whole. What one that failed has left behind may still be read and
+    /// written by what it began; nobody looks at it.
+    pub(crate) fn begin(&mut self) {
+        self.taken = 0;
+    }
+
+    /// A place for what a decoder run says of `count` objects.
+    pub(crate) fn take_seat(&mut self, count: usize) -> usize {
+        // One run after the other where each is over when it returns.
+        let seat = if self.ground.is_device() { self.taken.min(self.said.len() - 1) } else { 0 };
+        self.taken = seat + 1;
+        self.said[seat].count = count;
+        seat
+    }
+
+    /// On a device, waits for all that was said since [`Graphs::begin`].
+    pub(crate) fn collect(&mut self) -> Result<(), EngineError> {
+        if self.ground.is_device() {
+            let mask = self.mask_elements;
+            let said = &mut self.said[..self.taken];
+            let parts = said.iter_mut().map(|said| said.values.downloaded(LOGITS + said.count * mask));
+            let mut parts: Vec<_> = parts.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+            timed(&mut self.times.decoder, || self.ground.download(&mut parts))?;
+            drop(parts);
+            self.said[..self.taken].iter().try_for_each(|said| said.check("decoder", mask))?;
+        }
+        Ok(())
+    }
+
+    /// What a decoder run said of the object in `lane`.
+    pub(crate) fn decoded(&self, seat: usize, lane: usize) -> Decoded<'_> {
+        let (said, pointer) = (&self.said[seat], self.pointer.len() / self.lanes);
         Decoded {
-            low_res: &self.low_res[lane * self.mask_elements..][..self.mask_elements],
-            score: self.object_score[lane],
-            iou: self.iou[lane],
-            pointer: &self.pointer[lane * pointer..][..pointer],
+            low_res: said.low_res(lane, self.mask_elements),
+            score: said.score(lane),
+            iou: said.ious()[lane],
+            pointer: self.left(&self.pointer, lane * pointer, pointer),
         }
     }
 
+    /// Whether the model wants to remember a tracked frame of which that was said.
+    pub(crate) fn is_worth(&self, seat: usize, lane: usize) -> bool {
+        let score = self.said[seat].score(lane);
+        self.spec.memory.min_object_score.is_none_or(|least| score > least)
+    }
+
     /// The last memory made of the object in `lane`, `[1,T,C]`.
-    pub(crate) fn memory(&self, lane: usize) -> &[f32] {
+    pub(crate) fn memory(&self, lane: usize) -> Left<'_> {
         let size = self.memory.len() / self.lanes;
-        &self.memory[lane * size..][..size]
+        self.left(&self.memory, lane * size, size)
+    }
+
+    fn left<'a>(&self, values: &'a Slab, start: usize, len: usize) -> Left<'a> {
+        if self.ground.is_device() { Left::InPlace } else { Left::Values(&values.host()[start..start + len]) }
     }
 
     /// Names and shapes of the feature levels.
@@ -121,12 +195,13 @@ impl Graphs {
         self.serial
     }
 
-    /// `image_encoder`
-    pub(crate) fn encode(&mut self, image: &[f32], features: &mut [Vec<f32>]) -> Result<(), EngineError> {
+    /// `image_encoder` on `image`, or on what the intake holds.
+    pub(crate) fn encode(&mut self, image: Option<&[f32]>, features: &mut [Slab]) -> Result<(), EngineError> {
         let Some(encoder) = &mut self.bound.image_encoder else {
             return Err(EngineError::new(Kind::Run, GraphName::ImageEncoder, "it to be here", "split off"));
         };
-        timed(&mut self.times.image_encoder, || encoder.encode(image, features))
+        timed(&mut self.times.image_encoder, || encoder.encode(&self.intake, image, features))?;
+        self.intake.track_after()
     }
 
     /// Takes `image_encoder` out, to be run elsewhere.
@@ -135,217 +210,134 @@ impl Graphs {
     }
 
     /// Buffers for a frame's features.
-    pub(crate) fn feature_buffers(&self) -> Vec<Vec<f32>> {
-        feature_buffers(self.levels())
+    pub(crate) fn feature_buffers(&self) -> Result<Vec<Slab>, EngineError> {
+        feature_buffers(&self.ground, self.levels())
     }
 
     /// Sets `prev_low_res_mask` for a frame that shows `view` from logits that cover their own part of the
     /// picture; with no mask before, it is 0, which says nothing either way.
-    pub(crate) fn set_prev_mask(&mut self, lane: usize, logits: Option<(&[f32], NormBox)>, view: NormBox) {
+    pub(crate) fn set_prev_mask(
+        &mut self,
+        lane: usize,
+        logits: Option<(&[f32], NormBox)>,
+        view: NormBox,
+    ) -> Result<(), EngineError> {
         let bound = &self.bound;
         let taken = [&bound.memory_attention, &bound.decoder_track, &bound.decoder_prompt];
-        if taken.iter().any(|graph| graph.takes_prev_mask()) {
-            let prev_mask = &mut self.prev_mask[lane * self.mask_elements..][..self.mask_elements];
-            match logits {
-                Some((logits, from)) if from != view => {
-                    let (width, height) = (self.spec.masks.width_px, self.spec.masks.height_px);
-                    view::resample(logits, from, prev_mask, view, width, height);
-                    prev_mask.iter_mut().for_each(|v| *v = v.clamp(-LOGIT_LIMIT, LOGIT_LIMIT));
-                }
-                other => fill_clamped(prev_mask, other.map(|(logits, _)| logits)),
-            }
+        if !taken.iter().any(|graph| graph.takes_prev_mask()) {
+            return Ok(());
         }
+        let start = lane * self.mask_elements;
+        let prev_mask = &mut self.prev_mask.host_mut()[start..][..self.mask_elements];
+        match logits {
+            Some((logits, from)) if from != view => {
+                let (width, height) = (self.spec.masks.width_px, self.spec.masks.height_px);
+                view::resample(logits, from, prev_mask, view, width, height);
+                prev_mask.iter_mut().for_each(|v| *v = v.clamp(-LOGIT_LIMIT, LOGIT_LIMIT));
+            }
+            other => fill_clamped(prev_mask, other.map(|(logits, _)| logits)),
+        }
+        self.prev_mask.tell(&self.ground, start, self.mask_elements)
     }
 
-    /// Sets `mask_input` to the logits of an earlier run on the same frame.
-    pub(crate) fn set_mask_input(&mut self, logits: &[f32]) {
-        fill_clamped(&mut self.mask_input, Some(logits));
+    /// The window for what is no part of the frame under way.
+    pub(crate) fn window_aside(&self) -> usize {
+        self.windows.len() - 1
     }
 
-    /// `memory_attention` for the objects whose windows these are, in lanes from 0.
+    /// Puts what an object attends to on frame `tick` of its own clock in a window's lane.
+    pub(crate) fn gather(
+        &mut self,
+        window: usize,
+        lane: usize,
+        bank: &Bank,
+        tick: u64,
+    ) -> Result<(), EngineError> {
+        self.windows[window].gather(&self.ground, lane, bank, tick)
+    }
+
+    /// `memory_attention` for the objects that were gathered in a window, in lanes from 0.
     pub(crate) fn attend<'a>(
         &mut self,
-        features: &[Vec<f32>],
-        mut windows: impl ExactSizeIterator<Item = &'a Window> + Clone,
+        features: &[Slab],
+        window: usize,
+        banks: impl ExactSizeIterator<Item = &'a Bank>,
     ) -> Result<(), EngineError> {
-        let count = windows.len();
-        let slots = |window: &Window| if self.bound.open_slots { window.used() } else { window.slots() };
-        let (window, slots) = match (&mut self.windows, count) {
-            (Some(lanes), 2..) => {
-                let slots = windows.clone().map(slots).max().unwrap_or(1);
-                windows.enumerate().for_each(|(lane, window)| lanes.set_lane(lane, window, slots));
-                (&*lanes, slots)
-            }
-            _ => match windows.next() {
-                Some(window) => (window, slots(window)),
-                None => return Ok(()),
-            },
-        };
-        let given = Given {
-            features,
-            slots,
-            mem: window.first(&window.mem, count * slots),
-            tpos_idx: window.first(&window.tpos_idx, count * slots),
-            mem_mask: window.first(&window.mem_mask, count * slots),
-            obj_ptrs: window.share(&window.obj_ptrs, count),
-            ptr_tdiff: window.share(&window.ptr_tdiff, count),
-            ptr_mask: window.share(&window.ptr_mask, count),
-            prev_low_res_mask: &self.prev_mask[..count * self.mask_elements],
-            ..Given::default()
-        };
+        let (count, window) = (banks.len(), &mut self.windows[window]);
+        let slots = window.lay_out(&self.ground, banks, self.bound.open_slots)?;
+        let [mem, tpos_idx, mem_mask, obj_ptrs, ptr_tdiff, ptr_mask] =
+            window.tensors(&self.ground, count, slots)?;
+        let prev_mask = (Source::PrevMask, self.prev_mask.given(0, count * self.mask_elements)?);
+        let tensors = [mem, tpos_idx, mem_mask, obj_ptrs, ptr_tdiff, ptr_mask, prev_mask];
+        let given = Given { features, slots, tensors: &tensors };
         let size = self.pix_feat.len() / self.lanes;
-        let outputs = &mut [Some(&mut self.pix_feat[..count * size])];
+        let outputs = &mut [Some(self.pix_feat.place(0, count * size)?)];
         let time = &mut self.times.memory_attention;
         timed(time, || self.bound.memory_attention.run(count, &given, outputs))
     }
 
-    /// Makes `pix_feat` without memory: the top level, plus `no_mem_embed` unless the prompt is a mask.
-    pub(crate) fn ignore_memory(&mut self, features: &[Vec<f32>], embed: bool) {
-        if !self.prompts_take_pix_feat() {
-            return;
-        }
-        let pix_feat = &mut self.pix_feat[..features[self.top].len()];
-        pix_feat.copy_from_slice(&features[self.top]);
-        let channels = self.spec.no_mem_embed.len();
-        if embed && channels > 0 {
-            let plane = pix_feat.len() / channels;
-            for (plane, value) in pix_feat.chunks_exact_mut(plane).zip(&self.spec.no_mem_embed) {
-                plane.iter_mut().for_each(|feature| *feature += value);
-            }
-        }
-    }
-
-    /// `decoder_track` for the objects in lanes up to `count`.
-    pub(crate) fn decode_track(&mut self, features: &[Vec<f32>], count: usize) -> Result<(), EngineError> {
-        let (lanes, mask) = (self.lanes, count * self.mask_elements);
-        let given = Given {
-            features,
-            pix_feat: &self.pix_feat[..count * (self.pix_feat.len() / lanes)],
-            prev_low_res_mask: &self.prev_mask[..mask],
-            ..Given::default()
-        };
-        let pointer = count * (self.pointer.len() / lanes);
-        let mut outputs = [
-            Some(&mut self.low_res[..mask]),
-            Some(&mut self.iou[..count]),
-            Some(&mut self.object_score[..count]),
-            Some(&mut self.pointer[..pointer]),
+    /// `decoder_track` for the objects in lanes up to `count`; gives the seat of what it says.
+    pub(crate) fn decode_track(
+        &mut self,
+        features: &[Slab],
+        count: usize,
+        places: &Places,
+    ) -> Result<usize, EngineError> {
+        let seat = self.take_seat(count);
+        let (mask, pix_feat) = (count * self.mask_elements, count * (self.pix_feat.len() / self.lanes));
+        let tensors = [
+            (Source::PixFeat, self.pix_feat.given(0, pix_feat)?),
+            (Source::PrevMask, self.prev_mask.given(0, mask)?),
         ];
-        timed(&mut self.times.decoder, || self.bound.decoder_track.run(count, &given, &mut outputs))?;
-        self.check_numbers("decoder_track", count)
+        let given = Given { features, tensors: &tensors, ..Given::default() };
+        let size = self.pointer.len() / self.lanes;
+        let [low_res, iou, score] = self.said[seat].places(count, self.mask_elements)?;
+        let pointer = place(&mut self.pointer, &places.pointers, count * size)?;
+        let outputs = &mut [low_res, iou, score, Some(pointer)];
+        timed(&mut self.times.decoder, || self.bound.decoder_track.run(count, &given, outputs))?;
+        move_to(&self.ground, &self.pointer, &places.pointers, size)?;
+        self.check_numbers("decoder_track", seat)?;
+        Ok(seat)
     }
 
-    /// `decoder_prompt` with clicks or a box, and if `refine` the logits of [`Graphs::set_mask_input`].
-    pub(crate) fn decode_points(
+    /// `memory_encoder` on what the decoder said of the objects in lanes up to `count`.
+    pub(crate) fn encode_memory(
         &mut self,
-        features: &[Vec<f32>],
-        coords: &[f32],
-        labels: &[f32],
-        multimask: bool,
-        refine: bool,
+        features: &[Slab],
+        seat: usize,
+        count: usize,
+        prompted: bool,
+        places: &Places,
     ) -> Result<(), EngineError> {
-        if !refine {
-            self.mask_input.fill(0.0);
+        let said = &self.said[seat].values;
+        let tensors = [
+            (Source::LowResMask, said.given(LOGITS, count * self.mask_elements)?),
+            (Source::ObjectScore, said.given(SCORES, count)?),
+            (Source::Binarize, self.flags.floats(prompted, count)?),
+        ];
+        let given = Given { features, tensors: &tensors, ..Given::default() };
+        let size = self.memory.len() / self.lanes;
+        let outputs = &mut [Some(place(&mut self.memory, &places.memories, count * size)?)];
+        timed(&mut self.times.memory_encoder, || self.bound.memory_encoder.run(count, &given, outputs))?;
+        move_to(&self.ground, &self.memory, &places.memories, size)?;
+        if self.spec.memory.round_to_bf16 {
+            places.memories.iter().try_for_each(|memory| self.ground.round_to_bf16(memory))?;
         }
-        self.decode_prompt(features, Some((coords, labels)), multimask, refine)
-    }
-
-    /// A mask as it was given: its own logits, and where the model has it a pointer from `decoder_prompt`.
-    pub(crate) fn decode_mask(
-        &mut self,
-        features: &[Vec<f32>],
-        full: &[f32],
-        low_res: &[f32],
-    ) -> Result<(), EngineError> {
-        let pointer = self.pointer.len() / self.lanes;
-        self.pointer[..pointer].fill(0.0);
-        if let Some(downsample) =
-            self.bound.mask_downsample.as_mut().filter(|_| self.spec.prompts.mask_decoder)
-        {
-            let given = Given { mask: full, ..Given::default() };
-            let outputs = &mut [Some(self.mask_input.as_mut_slice())];
-            timed(&mut self.times.decoder, || downsample.run(1, &given, outputs))?;
-            self.ignore_memory(features, false);
-            self.decode_prompt(features, None, false, true)?;
-        }
-        let present = full.iter().any(|inside| *inside > 0.0);
-        if !present && !self.spec.no_obj_ptr.is_empty() {
-            self.pointer[..pointer].copy_from_slice(&self.spec.no_obj_ptr);
-        }
-        self.low_res[..low_res.len()].copy_from_slice(low_res);
-        self.iou[0] = 1.0;
-        self.object_score[0] = if present { 10.0 } else { -10.0 };
         Ok(())
     }
 
-    /// `points` are coordinates and labels; none means padding only.
-    fn decode_prompt(
-        &mut self,
-        features: &[Vec<f32>],
-        points: Option<(&[f32], &[f32])>,
-        multimask: bool,
-        has_mask: bool,
-    ) -> Result<(), EngineError> {
-        let (point_coords, point_labels) = points.unwrap_or((&self.padding.0, &self.padding.1));
-        let mask = self.mask_elements;
-        let given = Given {
-            features,
-            pix_feat: &self.pix_feat[..self.pix_feat.len() / self.lanes],
-            prev_low_res_mask: &self.prev_mask[..mask],
-            point_coords,
-            point_labels,
-            mask_input: &self.mask_input,
-            has_mask_input: if has_mask { &[1.0] } else { &[0.0] },
-            multimask: if multimask { &[1] } else { &[0] },
-            ..Given::default()
-        };
-        let pointer = self.pointer.len() / self.lanes;
-        let mut outputs = [
-            Some(&mut self.low_res[..mask]),
-            Some(&mut self.iou[..1]),
-            Some(&mut self.object_score[..1]),
-            Some(&mut self.pointer[..pointer]),
-        ];
-        timed(&mut self.times.decoder, || self.bound.decoder_prompt.run(1, &given, &mut outputs))?;
-        self.check_numbers("decoder_prompt", 1)
-    }
-
-    /// `memory_encoder` on the last decoder's results in lanes up to `count`.
-    pub(crate) fn encode_memory(
-        &mut self,
-        features: &[Vec<f32>],
-        count: usize,
-        prompted: bool,
-    ) -> Result<(), EngineError> {
-        let binarize = [if prompted { 1.0 } else { 0.0 }; MAX_BATCH];
-        let given = Given {
-            features,
-            low_res_mask: &self.low_res[..count * self.mask_elements],
-            object_score: &self.object_score[..count],
-            binarize: &binarize[..count],
-            ..Given::default()
-        };
-        let memory = count * (self.memory.len() / self.lanes);
-        let outputs = &mut [Some(&mut self.memory[..memory])];
-        timed(&mut self.times.memory_encoder, || self.bound.memory_encoder.run(count, &given, outputs))
-    }
-
-    /// A number that is none must not reach the memory, where it would stay.
-    fn check_numbers(&self, graph: &str, count: usize) -> Result<(), EngineError> {
-        let numbers =
-            [&self.object_score[..count], &self.iou[..count], &self.low_res[..count * self.mask_elements]];
-        if numbers.into_iter().flatten().all(|number| number.is_finite()) {
+    /// On the host, at once; on a device [`Graphs::collect`] does it for all.
+    fn check_numbers(&self, graph: &str, seat: usize) -> Result<(), EngineError> {
+        if self.ground.is_device() {
             return Ok(());
         }
-        let (scores, ious) = (&self.object_score[..count], &self.iou[..count]);
-        let got = format!("object_score {scores:?}, iou {ious:?} and maybe others");
-        Err(EngineError::new(Kind::Run, format_args!("{graph} outputs"), "finite numbers", got))
+        self.said[seat].check(graph, self.mask_elements)
     }
 }
 
-/// Buffers for feature levels. Zeroed memory is only taken from the system when it is written to.
-pub(crate) fn feature_buffers(levels: &[(String, Shape)]) -> Vec<Vec<f32>> {
-    levels.iter().map(|(_, shape)| vec![0.0; shape.elements()]).collect()
+/// Buffers for feature levels.
+pub(crate) fn feature_buffers(ground: &Ground, levels: &[(String, Shape)]) -> Result<Vec<Slab>, EngineError> {
+    levels.iter().map(|(_, shape)| ground.slab(shape.elements())).collect()
 }
 
 fn fill_clamped(to: &mut [f32], logits: Option<&[f32]>) {

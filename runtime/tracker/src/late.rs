@@ -12,6 +12,7 @@ use crate::{
     prompt::Ask,
     run::{self, Look},
     session::Eyes,
+    slab::Slab,
     tracker::fresh,
     view::{Sights, Viewer},
 };
@@ -79,7 +80,7 @@ impl Tracker {
     ) -> Progress {
         let Self { graphs, frames, catching, spare, late_look, .. } = self;
         let mut progress = Progress::default();
-        for late in catching.extract_if(.., |late| !late.hold_on(frames)) {
+        for late in catching.extract_if(.., |late| !late.hold_on(frames, &graphs.ground)) {
             let at = At::Frame(late.tick);
             progress.given_up.push(GivenUp { object: late.object.id, error: frames.gone_error(at) });
             spare.push(late.object);
@@ -87,6 +88,7 @@ impl Tracker {
         let Some(first) = catching.iter().min_by_key(|late| (late.tick, !late.is_fresh())) else {
             return progress;
         };
+        graphs.begin();
         let (tick, fresh, exact) = (first.tick, first.is_fresh(), first.exact);
         // Where pictures are kept they are looked at again, around those who catch up.
         let again = !exact && eyes.is_some() && frames.picture(tick).is_some();
@@ -158,11 +160,16 @@ impl Tracker {
                 return Err(TrackerError::prompt(subject, expected, format_args!("frame {stamp}")));
             }
         }
-        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, id);
+        let mut copy = fresh(&mut self.spare, &self.graphs, self.options.history, id)?;
         if let Some(known) = known {
-            copy.copy_from(&self.objects[known]);
+            let ground = &self.graphs.ground;
+            let mut copied = copy.copy_from(ground, &self.objects[known]);
             if !exact {
-                copy.start_again(tick);
+                copied = copied.and_then(|()| copy.start_again(ground, tick));
+            }
+            if let Err(error) = copied {
+                self.spare.push(copy);
+                return Err(error.into());
             }
         }
         Ok(CatchUp::new(copy, ask, tick, exact))
@@ -198,23 +205,27 @@ pub(crate) fn advance_late(
     let Some(tick) = group.first().map(|late| late.tick) else { return Ok(()) };
     if group.iter().all(|late| !late.is_fresh()) {
         let mut objects: Vec<&mut Object> = group.iter_mut().map(|late| &mut late.object).collect();
-        run::track(graphs, look, &mut objects, tick, true)?;
+        let aside = graphs.window_aside();
+        run::track(graphs, look, &mut objects, tick, true, aside)?;
     }
-    group.iter_mut().try_for_each(|late| late.give(graphs, look))
+    group.iter_mut().try_for_each(|late| late.give(graphs, look))?;
+    run::conclude(graphs, group.iter_mut().map(|late| &mut late.object))
 }
 
 /// What those who catch up are shown of kept pictures.
 pub(crate) struct LateLook {
-    features: Vec<Vec<f32>>,
+    features: Vec<Slab>,
     viewer: Viewer,
     /// The frame whose features these are, and the part of the picture they show.
     seen: Option<(u64, NormBox)>,
 }
 
 impl LateLook {
-    pub(crate) fn new(graphs: &Graphs) -> Self {
-        let spec = &graphs.spec;
-        Self { features: graphs.feature_buffers(), viewer: Viewer::new(spec.view, &spec.image), seen: None }
+    pub(crate) fn new(graphs: &Graphs) -> Result<Self, EngineError> {
+        let (spec, viewer) = (&graphs.spec, Viewer::new(graphs.spec.view, &graphs.spec.image));
+        // Without views there are no pictures to look at.
+        let features = if spec.view.is_some() { graphs.feature_buffers()? } else { Vec::new() };
+        Ok(Self { features, viewer, seen: None })
     }
 
     /// Encodes the part of a kept picture that they are in, unless that has just been done.
@@ -233,8 +244,8 @@ impl LateLook {
             None => {
                 self.seen = None;
                 let picture = picture.picture().map_err(TrackerError::picture)?;
-                let (image, view) = eyes.look(&picture, sights, &mut self.viewer)?;
-                graphs.encode(image, &mut self.features)?;
+                let view = eyes.look(&picture, sights, &mut self.viewer, &mut graphs.intake)?;
+                graphs.encode(None, &mut self.features)?;
                 self.seen = Some((tick, view));
                 view
             }

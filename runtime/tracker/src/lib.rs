@@ -18,9 +18,13 @@ mod object;
 mod prompt;
 mod propose;
 mod run;
+mod said;
 mod session;
+mod slab;
+mod slots;
 mod tracker;
 mod view;
+mod window;
 
 use std::time::Duration;
 

@@ -1,12 +1,13 @@
 //! One object: what the last frames said of it, its memories, and the prompts that may have to be given again.
 
 use sightline_core::{NormBox, ObjectId, TrackState};
-use sightline_engine_api::ModelSpec;
+use sightline_engine_api::{DeviceTensor, EngineError, ModelSpec};
 
 use crate::{
     ObjectView,
-    bank::{Bank, BankSizes, Window},
+    bank::{Bank, BankSizes, Left},
     prompt::Ask,
+    slab::Ground,
 };
 
 /// Corrections that can be replayed: those on the kept frames. More are refused.
@@ -28,7 +29,31 @@ pub(crate) struct Decoded<'a> {
     pub(crate) low_res: &'a [f32],
     pub(crate) score: f32,
     pub(crate) iou: f32,
-    pub(crate) pointer: &'a [f32],
+    pub(crate) pointer: Left<'a>,
+}
+
+/// Whether the memory that a frame leaves is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The frame was prompted.
+    Always,
+    /// If the object is there, as far as the model asks for it.
+    IfWorth,
+    /// The frame is passed by.
+    Never,
+}
+
+/// What graphs have been told to make of a frame, and where they leave it: it is the object's once the frame is known to
+/// be good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending {
+    pub(crate) tick: u64,
+    /// Which of the frame's decoder runs, and the object's lane in it.
+    pub(crate) seat: usize,
+    pub(crate) lane: usize,
+    pub(crate) view: NormBox,
+    pub(crate) cond: bool,
+    pub(crate) keep: Keep,
 }
 
 /// One object's state. All of it is allocated here and none of it grows.
@@ -38,8 +63,8 @@ pub(crate) struct Decoded<'a> {
 /// tracker's ticks.
 pub(crate) struct Object {
     pub(crate) id: ObjectId,
-    pub(crate) window: Window,
-    bank: Bank,
+    pub(crate) bank: Bank,
+    pending: Option<Pending>,
     /// Ticks its clock lags behind the tracker's.
     lag: u64,
     /// The first tick the lag holds for: of frames before it, the object knows nothing.
@@ -60,14 +85,18 @@ pub(crate) struct Object {
 
 impl Object {
     pub(crate) fn new(id: ObjectId, spec: &ModelSpec, history: usize) -> Self {
-        let sizes = BankSizes::new(spec, history);
+        Self::with(id, Bank::new(BankSizes::new(spec, history)), spec, history)
+    }
+
+    /// Remembers in `bank`.
+    pub(crate) fn with(id: ObjectId, bank: Bank, spec: &ModelSpec, history: usize) -> Self {
         let mask_elements = spec.masks.height_px * spec.masks.width_px;
         // The kept frames, the one before them for `prev_low_res_mask`, and the one under way.
         let masks = history + 2;
         Self {
             id,
-            window: Window::new(sizes),
-            bank: Bank::new(sizes),
+            bank,
+            pending: None,
             lag: 0,
             since: 0,
             last: 0,
@@ -87,37 +116,37 @@ impl Object {
         (self.lag, self.since) = (0, 0);
         (self.last, self.passing, self.prompted) = (0, false, [None; 2]);
         self.bank.reset();
+        self.pending = None;
         self.seen.fill(None);
         self.corrections.clear();
     }
 
-    /// Becomes a copy of `other`. The window is left alone: it knows what it holds.
-    pub(crate) fn copy_from(&mut self, other: &Self) {
+    /// Becomes a copy of `other`.
+    pub(crate) fn copy_from(&mut self, ground: &Ground, other: &Self) -> Result<(), EngineError> {
         (self.id, self.clicked) = (other.id, other.clicked);
         (self.lag, self.since) = (other.lag, other.since);
         (self.last, self.passing, self.prompted) = (other.last, other.passing, other.prompted);
-        self.bank.copy_from(&other.bank);
+        self.pending = other.pending;
         self.masks.copy_from_slice(&other.masks);
         self.seen.copy_from_slice(&other.seen);
         self.corrections.clone_from(&other.corrections);
+        self.bank.copy_from(ground, &other.bank)
     }
 
-    /// Bytes held, but for the prompts in the log.
+    /// Bytes held on the host, but for the prompts in the log.
     pub(crate) fn bytes(&self) -> usize {
-        self.bank.bytes()
-            + self.window.bytes()
-            + 4 * self.masks.capacity()
-            + size_of::<Option<Seen>>() * self.seen.capacity()
+        self.bank.bytes() + 4 * self.masks.capacity() + size_of::<Option<Seen>>() * self.seen.capacity()
     }
 
     /// Forgets all but the conditioning frames, which must lie before `tick`, to be prompted on that frame next.
-    pub(crate) fn start_again(&mut self, tick: u64) {
-        let last = self.bank.keep_conds();
+    pub(crate) fn start_again(&mut self, ground: &Ground, tick: u64) -> Result<(), EngineError> {
+        let last = self.bank.keep_conds(ground)?;
         let local = last.map_or(0, |last| last + 1).max(tick.saturating_sub(self.lag));
         (self.lag, self.since) = (tick - local, tick);
         self.passing = false;
         self.seen.fill(None);
         self.corrections.clear();
+        Ok(())
     }
 
     /// Goes from frame `from` to frame `to` as if none lay between them.
@@ -144,11 +173,6 @@ impl Object {
         }
     }
 
-    /// The frame that has just been put is not to be remembered.
-    pub(crate) fn pass(&mut self) {
-        self.passing = true;
-    }
-
     /// Whether the object can be prompted on this frame with everything it remembered then.
     pub(crate) fn remembers(&self, tick: u64) -> bool {
         tick >= self.since
@@ -159,7 +183,8 @@ impl Object {
         self.prompted[0].is_some_and(|prompted| prompted > tick)
     }
 
-    fn local(&self, tick: u64) -> u64 {
+    /// By the object's own clock.
+    pub(crate) fn local(&self, tick: u64) -> u64 {
         tick - self.lag
     }
 
@@ -171,20 +196,43 @@ impl Object {
         self.seen[self.slot(local)].filter(|seen| seen.tick == local)
     }
 
+    /// What graphs have been told to make of this frame.
+    pub(crate) fn pending(&self, tick: u64) -> Option<Pending> {
+        self.pending.filter(|pending| pending.tick == tick)
+    }
+
+    /// Graphs have been told to make this of a frame.
+    pub(crate) fn expect(&mut self, pending: Pending) {
+        self.pending = Some(pending);
+    }
+
+    /// What there is to be had of the graphs.
+    pub(crate) fn take_pending(&mut self) -> Option<Pending> {
+        self.pending.take()
+    }
+
     /// Whether the object was tracked or prompted on this frame.
     pub(crate) fn knows(&self, tick: u64) -> bool {
-        self.remembers(tick) && self.seen(self.local(tick)).is_some()
+        self.pending(tick).is_some() || self.remembers(tick) && self.seen(self.local(tick)).is_some()
     }
 
     /// Whether this is a conditioning frame.
     pub(crate) fn is_cond(&self, tick: u64) -> bool {
-        self.remembers(tick) && self.bank.is_cond(self.local(tick))
+        match self.pending(tick) {
+            Some(pending) => pending.cond,
+            None => self.remembers(tick) && self.bank.is_cond(self.local(tick)),
+        }
     }
 
-    /// Lays out what it attends to on a frame.
-    pub(crate) fn gather(&mut self, tick: u64) {
-        let local = self.local(tick);
-        self.window.gather(&self.bank, local);
+    /// Where on the device its memory and its pointer of a frame go, which are then free to be written.
+    pub(crate) fn make_places(
+        &mut self,
+        ground: &Ground,
+        tick: u64,
+    ) -> Result<(Option<DeviceTensor>, Option<DeviceTensor>), EngineError> {
+        let tick = self.local(tick);
+        self.bank.make_room(ground, tick)?;
+        Ok((self.bank.memory_place(tick), self.bank.pointer_place(tick)))
     }
 
     fn logits(&self, local: u64) -> Option<(&[f32], NormBox)> {
@@ -202,16 +250,17 @@ impl Object {
         self.logits(self.local(tick).checked_sub(1)?)
     }
 
-    /// Stores what a frame said, which showed `view` of the picture, in place of what it said before.
+    /// Stores what a frame said, in place of what it said before, under a number that no other frame's has.
     pub(crate) fn put(
         &mut self,
-        tick: u64,
-        view: NormBox,
-        cond: bool,
+        ground: &Ground,
+        frame: Pending,
         decoded: Decoded<'_>,
-        memory: Option<(&[f32], u64)>,
-    ) {
-        (self.last, self.passing) = (tick, false);
+        memory: Option<Left<'_>>,
+        serial: u64,
+    ) -> Result<(), EngineError> {
+        let Pending { tick, view, cond, .. } = frame;
+        (self.last, self.passing) = (tick, frame.keep == Keep::Never);
         if cond && self.prompted[0] != Some(tick) {
             self.prompted = [Some(tick), self.prompted[0]];
         }
@@ -219,11 +268,12 @@ impl Object {
         let slot = self.slot(tick);
         self.masks[slot * self.mask_elements..][..self.mask_elements].copy_from_slice(decoded.low_res);
         self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou, view });
-        self.bank.put(tick, cond, memory, decoded.pointer);
+        self.bank.put(ground, tick, cond, serial, memory, decoded.pointer)
     }
 
     /// Undoes what a frame that failed under way has left.
     pub(crate) fn forget(&mut self, tick: u64) {
+        self.pending = None;
         let local = self.local(tick);
         let slot = self.slot(local);
         if self.knows(tick) {

@@ -9,7 +9,7 @@ use sightline_vision::{downscale, resize_mask};
 use crate::{TrackerError, view};
 
 /// More clicks than anyone gives; bounds a prompt's size.
-const MAX_POINTS: usize = 256;
+pub(crate) const MAX_POINTS: usize = 256;
 
 /// SAM2's labels of a box's corners.
 const TOP_LEFT: f32 = 2.0;

@@ -3,6 +3,8 @@
 //! A grid of clicks, then a box around each of the best masks they gave: a small model gives a better mask for a box than
 //! for a click, and knows better how good it is. One decoder run a step, so that live frames come first.
 
+use std::sync::Arc;
+
 use sightline_core::{NormBox, NormPoint};
 use sightline_engine_api::{EngineError, ModelSpec};
 use sightline_vision::{ComponentFilter, Region};
@@ -10,9 +12,11 @@ use sightline_vision::{ComponentFilter, Region};
 use crate::{
     At, Tracker, TrackerError,
     frames::Found,
-    graphs::Graphs,
+    graphs::{Graphs, Points},
     prompt::{Ask, Resolved},
+    said::Places,
     session::Eyes,
+    slab::Slab,
     view::{Sights, Viewer},
 };
 
@@ -70,7 +74,8 @@ const SPRINKLE: f32 = 0.003;
 pub struct Proposer {
     options: ProposalOptions,
     /// What the model saw of the frame, and the part of the picture that is.
-    features: Vec<Vec<f32>>,
+    features: Vec<Slab>,
+    _taken: Arc<()>,
     view: NormBox,
     /// Prompts to be tried, the next one last; with whether they come from a hint.
     open: Vec<(Ask, bool)>,
@@ -87,7 +92,7 @@ impl Proposer {
     pub(crate) fn new(
         spec: &ModelSpec,
         options: ProposalOptions,
-        features: Vec<Vec<f32>>,
+        (features, taken): (Vec<Slab>, Arc<()>),
         view: NormBox,
         hints: &[NormBox],
     ) -> Self {
@@ -113,6 +118,7 @@ impl Proposer {
         Self {
             options,
             features,
+            _taken: taken,
             view,
             open,
             boxes_made: !spec.prompts.boxes,
@@ -132,10 +138,14 @@ impl Proposer {
         if let Resolved::Points { coords, labels, multimask } =
             ask.resolve(&graphs.spec, graphs.fixed_points(), self.view)
         {
-            graphs.set_prev_mask(0, None, NormBox::WHOLE);
-            graphs.ignore_memory(&self.features, true);
-            graphs.decode_points(&self.features, &coords, &labels, multimask, false)?;
-            let decoded = graphs.decoded(0);
+            graphs.begin();
+            graphs.set_prev_mask(0, None, NormBox::WHOLE)?;
+            graphs.ignore_memory(&self.features, true)?;
+            let (seat, places) = (graphs.take_seat(1), Places::default());
+            let points = Points { coords: &coords, labels: &labels, multimask };
+            graphs.decode_points(&self.features, points, false, seat, &places)?;
+            graphs.collect()?;
+            let decoded = graphs.decoded(seat, 0);
             self.logits.copy_from_slice(decoded.low_res);
             self.take(decoded.iou, graphs.spec.masks.width_px, hinted);
         }
@@ -207,28 +217,31 @@ impl Tracker {
         hints: &[NormBox],
         eyes: Option<&mut Eyes>,
     ) -> Result<Proposer, TrackerError> {
-        let Self { graphs, frames, .. } = self;
+        let Self { graphs, frames, aside, .. } = self;
         let Found::Kept { tick, degraded: false } = frames.find(at) else {
             return Err(frames.gone_error(at));
         };
+        graphs.begin();
+        let (mut copied, taken) = room(graphs, aside)?;
         // A session that was split has no eyes, and keeps features, not pictures.
-        let (features, view) = match frames.picture(tick).zip(eyes) {
+        let view = match frames.picture(tick).zip(eyes) {
             Some((picture, eyes)) => {
                 let picture = picture.picture().map_err(TrackerError::picture)?;
                 let sights = Sights { anywhere: true, ..Sights::default() };
                 let mut viewer = Viewer::new(graphs.spec.view, &graphs.spec.image);
-                let (image, view) = eyes.look(&picture, sights, &mut viewer)?;
-                let mut features = graphs.feature_buffers();
-                graphs.encode(image, &mut features)?;
-                (features, view)
+                let view = eyes.look(&picture, sights, &mut viewer, &mut graphs.intake)?;
+                graphs.encode(None, &mut copied)?;
+                view
             }
             None if frames.has_features(tick) => {
                 let look = frames.look(tick);
-                (look.features.to_vec(), look.view)
+                let mut levels = copied.iter_mut().zip(look.features);
+                levels.try_for_each(|(to, from)| to.copy_from(&graphs.ground, from))?;
+                look.view
             }
             None => return Err(frames.gone_error(at)),
         };
-        Ok(Proposer::new(&graphs.spec, options, features, view, hints))
+        Ok(Proposer::new(&graphs.spec, options, (copied, taken), view, hints))
     }
 
     /// One decoder run for proposals; `true` when there is nothing left to try. Objects are not touched.
@@ -237,6 +250,18 @@ impl Tracker {
     /// `Kind::Engine` when the graph fails; what was found stays.
     pub fn propose_step(&mut self, proposer: &mut Proposer) -> Result<bool, TrackerError> {
         Ok(proposer.step(&mut self.graphs)?)
+    }
+}
+
+/// Room for a frame's features, until the token is dropped: on a device there is one.
+fn room(graphs: &Graphs, aside: &Option<(Vec<Slab>, Arc<()>)>) -> Result<(Vec<Slab>, Arc<()>), TrackerError> {
+    match aside {
+        Some((_, taken)) if Arc::strong_count(taken) > 1 => {
+            let expected = "those of one frame at a time, as the model is on a device";
+            Err(TrackerError::prompt("proposals", expected, "a second frame's"))
+        }
+        Some(aside) => Ok(aside.clone()),
+        None => Ok((graphs.feature_buffers()?, Arc::default())),
     }
 }
 

@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Instant};
 
 use sightline_core::{
-    FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle, StageTimes,
-    TrackState,
+    FrameResult, FrameStamp, ImageSpec, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle,
+    StageTimes, TrackState,
 };
 use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
@@ -11,6 +11,7 @@ use crate::{
     Applied, At, CleanUp, Encoded, Encoder, Kind, ObjectView, Options, Pace, Progress, ProposalOptions,
     Proposer, Tracker, TrackerError,
     clean::Cleaner,
+    slab::Intake,
     view::{self, Sights, Viewer},
 };
 
@@ -29,24 +30,37 @@ pub struct Session {
 
 /// From a picture to the tensor of the part that is shown.
 pub(crate) struct Eyes {
+    spec: ImageSpec,
+    /// Where the engines take host tensors.
     preprocessor: Preprocessor,
-    /// `[3,H,W]` f32, normalised as the model wants it.
-    image: Vec<f32>,
 }
 
 impl Eyes {
-    /// The tensor, and the part of the picture it shows.
+    fn new(spec: &ImageSpec) -> Self {
+        Self { spec: spec.clone(), preprocessor: Preprocessor::new(spec) }
+    }
+
+    /// The pictures they make.
+    pub(crate) fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// Fills the intake, normalised as the model wants it; gives the part of the picture that is shown.
     pub(crate) fn look(
         &mut self,
         picture: &Picture<'_>,
         sights: Sights,
         viewer: &mut Viewer,
-    ) -> Result<(&[f32], NormBox), TrackerError> {
+        intake: &mut Intake,
+    ) -> Result<NormBox, TrackerError> {
         let (width, height) = (picture.width_px(), picture.height_px());
         let part = viewer.choose(sights, width, height);
         let shown = picture.crop(part[0], part[1], part[2], part[3]).map_err(TrackerError::picture)?;
-        self.preprocessor.run(&shown, &mut self.image).map_err(TrackerError::picture)?;
-        Ok((&self.image, in_picture(part, width, height)))
+        match intake.on_host() {
+            Some(image) => self.preprocessor.run(&shown, image).map_err(TrackerError::picture)?,
+            None => intake.see(&shown, &self.spec)?,
+        }
+        Ok(in_picture(part, width, height))
     }
 }
 
@@ -65,10 +79,7 @@ impl Session {
         let tracker = Tracker::new(model, options)?;
         let spec = tracker.spec();
         Ok(Self {
-            eyes: Some(Eyes {
-                preprocessor: Preprocessor::new(&spec.image),
-                image: vec![0.0; 3 * spec.image.height_px * spec.image.width_px],
-            }),
+            eyes: Some(Eyes::new(&spec.image)),
             viewer: Viewer::new(spec.view, &spec.image),
             finish: Finish {
                 upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
@@ -100,9 +111,9 @@ impl Session {
             let (expected, got) = ("a session with its encoder", "one whose encoder was split off");
             return Err(TrackerError::new(Kind::Options, "process", expected, got));
         };
-        let (image, view) = eyes.look(picture, sights, &mut self.viewer)?;
+        let view = eyes.look(picture, sights, &mut self.viewer, &mut self.tracker.graphs.intake)?;
         let preprocess = start.elapsed();
-        let mut stages = self.tracker.step_in(frame, image, view)?;
+        let mut stages = self.tracker.step_seen(frame, view)?;
         stages.preprocess = preprocess;
         let size_px = (picture.width_px(), picture.height_px());
         self.conclude(start, frame, stages, size_px, Some(picture))
@@ -135,8 +146,7 @@ impl Session {
         encoded: &mut Encoded,
     ) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
-        let features = encoded.take(self.tracker.graphs.levels())?;
-        let mut stages = self.tracker.step_encoded(frame, features)?;
+        let mut stages = self.tracker.step_encoded(frame, encoded)?;
         (stages.preprocess, stages.image_encoder) = (encoded.preprocess(), encoded.image_encoder());
         self.conclude(start, frame, stages, size_px, None)
     }

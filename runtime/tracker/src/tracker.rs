@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, Prompt, StageTimes};
 use sightline_engine_api::{Model, ModelSpec};
 
 use crate::{
-    Applied, At, ObjectView, Options, TrackerError,
+    Applied, At, Encoded, ObjectView, Options, TrackerError,
+    bank::{Bank, BankSizes},
     catchup::{CatchUp, Pace},
     error::Kind,
     frames::{Found, Frames, reaches},
@@ -11,6 +14,7 @@ use crate::{
     object::Object,
     prompt::Ask,
     run,
+    slab::Slab,
 };
 
 /// Failed frames after which a waiting prompt is dropped: it may be what makes them fail.
@@ -44,6 +48,8 @@ pub struct Tracker {
     pub(crate) catching: Vec<CatchUp>,
     /// Buffers of objects that are gone, for those to come.
     pub(crate) spare: Vec<Object>,
+    /// On a device: room for a frame's features, for proposals, and who uses it.
+    pub(crate) aside: Option<(Vec<Slab>, Arc<()>)>,
     /// Tracked frames are written to memory.
     remembering: bool,
 }
@@ -77,20 +83,28 @@ impl Tracker {
             }
         }
         let graphs = Graphs::new(model, options.max_objects)?;
+        let Options { history, memory_bytes, max_objects } = options;
+        let parts = graphs.spec.view.is_some();
+        // On a device all there will ever be is made now: the objects, a copy of each that catches up, and one that is
+        // corrected at once.
+        let sizes = BankSizes::new(&graphs.spec, history);
+        let banks = Bank::on_device(&graphs.ground, sizes, 2 * max_objects + 1)?;
+        let object = |bank| Object::with(ObjectId(0), bank, &graphs.spec, history);
+        let mut spare: Vec<Object> = banks.into_iter().rev().map(object).collect();
+        spare.reserve(max_objects + 1);
         Ok(Self {
-            frames: Frames::new(
-                options.history,
-                options.memory_bytes,
-                graphs.levels(),
-                graphs.spec.view.is_some(),
-            ),
-            late_look: LateLook::new(&graphs),
+            frames: Frames::new(history, memory_bytes, parts, || graphs.feature_buffers())?,
+            late_look: LateLook::new(&graphs)?,
+            aside: match graphs.ground.is_device() {
+                true => Some((graphs.feature_buffers()?, Arc::default())),
+                false => None,
+            },
             graphs,
             objects: Vec::with_capacity(options.max_objects),
             joining: Vec::with_capacity(options.max_objects),
             waiting: Vec::with_capacity(MAX_WAITING * options.max_objects),
             catching: Vec::with_capacity(options.max_objects),
-            spare: Vec::with_capacity(options.max_objects + 1),
+            spare,
             remembering: true,
             options,
         })
@@ -133,8 +147,23 @@ impl Tracker {
             let expected = format!("{expected} values, [3,{},{}]", spec.height_px, spec.width_px);
             return Err(TrackerError::new(Kind::Picture, "image tensor", expected, image.len()));
         }
+        self.look_and_follow(frame, Some(image), view)
+    }
+
+    /// As [`Tracker::step_in`], for what the graphs' intake holds.
+    pub(crate) fn step_seen(&mut self, frame: FrameStamp, view: NormBox) -> Result<StageTimes, TrackerError> {
+        self.look_and_follow(frame, None, view)
+    }
+
+    fn look_and_follow(
+        &mut self,
+        frame: FrameStamp,
+        image: Option<&[f32]>,
+        view: NormBox,
+    ) -> Result<StageTimes, TrackerError> {
         self.check_newer(frame)?;
         self.graphs.times = StageTimes::default();
+        self.graphs.begin();
         self.graphs.encode(image, self.frames.under_way(view))?;
         self.follow(frame)
     }
@@ -143,11 +172,14 @@ impl Tracker {
     pub(crate) fn step_encoded(
         &mut self,
         frame: FrameStamp,
-        features: &mut [Vec<f32>],
+        encoded: &mut Encoded,
     ) -> Result<StageTimes, TrackerError> {
+        let room = encoded.take(self.graphs.levels(), &self.graphs.ground)?;
         self.check_newer(frame)?;
         self.graphs.times = StageTimes::default();
-        self.frames.under_way(NormBox::WHOLE).swap_with_slice(features);
+        room.intake.track_after()?;
+        self.frames.under_way(NormBox::WHOLE).swap_with_slice(&mut room.features);
+        self.graphs.begin();
         self.follow(frame)
     }
 
@@ -193,13 +225,15 @@ impl Tracker {
         let due = || waiting.iter().filter(|waiting| reaches(frame, waiting.at));
         let prompted = |object: &Object| due().any(|waiting| waiting.object == object.id);
         let mut followed = objects.iter_mut().filter(|object| !prompted(object)).peekable();
+        let mut windows = 0..;
         while followed.peek().is_some() {
             let mut together: Vec<&mut Object> = followed.by_ref().take(graphs.lanes()).collect();
             // In sizes that are powers of two: a graph is prepared once for each.
             let mut rest = together.as_mut_slice();
             while !rest.is_empty() {
                 let (batch, others) = rest.split_at_mut(1 << rest.len().ilog2());
-                run::track(graphs, frames.look(tick), batch, tick, *remembering)?;
+                let window = windows.next().unwrap_or(0);
+                run::track(graphs, frames.look(tick), batch, tick, *remembering, window)?;
                 rest = others;
             }
         }
@@ -214,13 +248,16 @@ impl Tracker {
             if objects.iter().any(|object| object.id == id) {
                 continue;
             }
-            let at = joining.iter().position(|object| object.id == id).unwrap_or_else(|| {
-                joining.push(fresh(spare, &graphs.spec, options.history, id));
-                joining.len() - 1
-            });
+            let at = match joining.iter().position(|object| object.id == id) {
+                Some(at) => at,
+                None => {
+                    joining.push(fresh(spare, graphs, options.history, id)?);
+                    joining.len() - 1
+                }
+            };
             run::prompt(graphs, frames.look(tick), &mut joining[at], tick, &waiting.ask)?;
         }
-        Ok(())
+        Ok(run::conclude(graphs, objects.iter_mut().chain(joining))?)
     }
 
     /// Gives a prompt for an object, a new one or one that is tracked.
@@ -252,6 +289,7 @@ impl Tracker {
         let pace = Pace { now: Default::default(), within: None };
         let done = loop {
             let look = self.frames.look(late.tick);
+            self.graphs.begin();
             match advance_late(&mut self.graphs, look, &mut [&mut late]) {
                 Err(error) => break Err(error),
                 Ok(()) if !late.go_on(&self.frames, pace) => break Ok(()),
@@ -418,13 +456,25 @@ impl Tracker {
     }
 }
 
-/// An object on buffers that are to spare, or on new ones.
-pub(crate) fn fresh(spare: &mut Vec<Object>, spec: &ModelSpec, history: usize, id: ObjectId) -> Object {
+/// An object on buffers that are to spare, or on the host on new ones.
+///
+/// # Errors
+/// `Kind::Prompt` where a device has none left, which [`Tracker::new`] has made enough of.
+pub(crate) fn fresh(
+    spare: &mut Vec<Object>,
+    graphs: &Graphs,
+    history: usize,
+    id: ObjectId,
+) -> Result<Object, TrackerError> {
     match spare.pop() {
         Some(mut object) => {
             object.reset(id);
-            object
+            Ok(object)
         }
-        None => Object::new(id, spec, history),
+        None if graphs.ground.is_device() => {
+            let subject = format!("object {id}");
+            Err(TrackerError::prompt(subject, "room on the device", "none"))
+        }
+        None => Ok(Object::new(id, &graphs.spec, history)),
     }
 }

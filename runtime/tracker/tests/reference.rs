@@ -8,9 +8,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 use sightline_core::{NormBox, NormPoint, ObjectId, Point, PointLabel, Prompt};
+use sightline_engine_api::{Model, Stream};
+use sightline_engine_fake::{FakeDevice, Schedule};
 use sightline_tracker::{Applied, At, Kind, Options, Pace, Tracker};
 use support::{
-    hashing::{Countdown, Family, SIDE},
+    hashing::{Countdown, Family, SIDE, device},
     mask,
     reference::Reference,
     stamp,
@@ -136,9 +138,18 @@ struct Pair {
 impl Pair {
     fn new(family: Family, history: usize) -> Self {
         let fail = Countdown::default();
+        Self::with(family, history, family.model(&fail), fail)
+    }
+
+    fn on(device: &FakeDevice, family: Family, history: usize) -> Self {
+        let fail = Countdown::default();
+        Self::with(family, history, family.model_on(device, &fail), fail)
+    }
+
+    fn with(family: Family, history: usize, model: Model, fail: Countdown) -> Self {
         // More than any schedule has frames: nothing is thinned.
         let options = Options { history, max_objects: OBJECTS, memory_bytes: 100 * FEATURE_BYTES };
-        let tracker = Tracker::new(family.model(&fail), options).unwrap();
+        let tracker = Tracker::new(model, options).unwrap();
         let (reference, indices, waiting) = (Reference::new(family), vec![], vec![]);
         Self { tracker, reference, fail, history, index: 0, indices, waiting, late: BTreeMap::new() }
     }
@@ -288,6 +299,36 @@ proptest! {
         for op in ops {
             pair.apply(op);
         }
+    }
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let streams = [Stream::COPY, Stream::ENCODE, Stream::TRACK];
+    prop_oneof![
+        Just(streams.to_vec()).prop_shuffle().prop_map(Schedule::First),
+        any::<u64>().prop_map(Schedule::Random),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_a_device_it_is_too(
+        family in family(),
+        history in 1_usize..6,
+        schedule in schedule(),
+        ops in prop::collection::vec(op(), 1..50),
+    ) {
+        let device = device(schedule);
+        let mut pair = Pair::on(&device, family, history);
+        let start = device.counts();
+        for op in ops {
+            pair.apply(op);
+        }
+        let end = device.counts();
+        prop_assert_eq!((end.allocations, end.marks), (start.allocations, start.marks));
+        prop_assert_eq!(end.waits, 0);
     }
 }
 

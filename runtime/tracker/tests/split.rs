@@ -3,15 +3,19 @@
 
 mod support;
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use sightline_core::{ObjectId, Picture, PixelFormat, Plane};
-use sightline_engine_api::{Engine, EngineError, Kind as EngineKind, Model, ViewSpec};
-use sightline_engine_fake::FnEngine;
+use sightline_engine_api::{DeviceOps, Engine, EngineError, Kind as EngineKind, Model, Stream, ViewSpec};
+use sightline_engine_fake::{FakeDevice, FnEngine, Schedule};
 use sightline_tracker::{At, Encoded, Encoder, Kind, Options, Pace, Session, TrackerError};
 use support::{
     click, corners,
-    hashing::{Countdown, Family, SIDE},
+    hashing::{Countdown, Family, SIDE, device},
     stamp,
 };
 
@@ -19,26 +23,45 @@ const A: ObjectId = ObjectId(1);
 const B: ObjectId = ObjectId(2);
 const FRAMES: u64 = 60;
 
-/// The engine, but for these runs of it, counted from 0, which fail.
-fn faulty(mut engine: Box<dyn Engine>, at: &'static [u64]) -> Box<dyn Engine> {
-    let (name, io, mut runs) = (engine.name().to_owned(), engine.io().clone(), 0);
-    Box::new(FnEngine::new(name.clone(), io, move |inputs, outputs| {
+/// An error on these runs, counted from 0.
+fn faults(name: &str, at: &'static [u64]) -> impl FnMut() -> Result<(), EngineError> + Send + 'static {
+    let (name, mut runs) = (name.to_owned(), 0);
+    move || {
         runs += 1;
-        engine.run(inputs, outputs)?;
         match at.contains(&(runs - 1)) {
             true => Err(EngineError::new(EngineKind::Run, &name, "no fault", "a fault")),
             false => Ok(()),
         }
+    }
+}
+
+/// The engine, but for these runs of it, which fail; on the device if there is one.
+fn faulty(mut engine: Box<dyn Engine>, at: &'static [u64], device: Option<&FakeDevice>) -> Box<dyn Engine> {
+    let (name, io) = (engine.name().to_owned(), engine.io().clone());
+    let mut fault = faults(&name, at);
+    if let Some(device) = device {
+        return device.engine(engine, move |_| fault());
+    }
+    Box::new(FnEngine::new(name, io, move |inputs, outputs| {
+        engine.run(inputs, outputs)?;
+        fault()
     }))
 }
 
 /// Encoding fails on frames 7 and 30 (of a prompt, too), tracking once in between.
-fn model(family: Family) -> Model {
-    let model = family.model(&Countdown::default());
+fn model(family: Family, view: Option<ViewSpec>, device: Option<&FakeDevice>) -> Model {
+    let mut model = family.model(&Countdown::default());
+    model.spec.view = view;
+    let ports = (model.image_encoder, model.decoder_track);
     Model {
-        image_encoder: faulty(model.image_encoder, &[7, 30]),
-        decoder_track: faulty(model.decoder_track, &[9, 20]),
-        ..model
+        image_encoder: faulty(ports.0, &[7, 30], device),
+        decoder_track: faulty(ports.1, &[9, 20], device),
+        memory_attention: faulty(model.memory_attention, &[], device),
+        decoder_prompt: faulty(model.decoder_prompt, &[], device),
+        memory_encoder: faulty(model.memory_encoder, &[], device),
+        mask_downsample: model.mask_downsample.map(|engine| faulty(engine, &[], device)),
+        device: device.map(|device| Arc::new(device.clone()) as Arc<dyn DeviceOps>),
+        spec: model.spec,
     }
 }
 
@@ -98,8 +121,8 @@ fn state(session: &Session, result: Result<sightline_core::FrameResult, TrackerE
     format!("{result:?} {:?}", session.tracker().objects().map(bits).collect::<Vec<_>>())
 }
 
-fn alone(family: Family) -> Vec<String> {
-    let mut session = Session::new(model(family), options()).unwrap();
+fn alone(model: Model) -> Vec<String> {
+    let mut session = Session::new(model, options()).unwrap();
     let mut states = Vec::new();
     for index in 0..FRAMES {
         states.extend(act(&mut session, index));
@@ -109,8 +132,8 @@ fn alone(family: Family) -> Vec<String> {
     states
 }
 
-fn pipelined(family: Family) -> Vec<String> {
-    let mut session = Session::new(model(family), options()).unwrap();
+fn pipelined(model: Model) -> Vec<String> {
+    let mut session = Session::new(model, options()).unwrap();
     let mut encoder = session.split().expect("it is not shown views");
     let (full, fulls) = mpsc::sync_channel::<(u64, Result<(), TrackerError>, Encoded)>(1);
     let (empty, empties) = mpsc::sync_channel(2);
@@ -138,7 +161,8 @@ fn pipelined(family: Family) -> Vec<String> {
 #[test]
 fn split_and_pipelined_it_is_the_same_bit_for_bit() {
     for family in [Family::SAM2, Family::NANO] {
-        let (alone, pipelined) = (alone(family), pipelined(family));
+        let model = || model(family, None, None);
+        let (alone, pipelined) = (alone(model()), pipelined(model()));
         for (one, other) in alone.iter().zip(&pipelined) {
             assert_eq!(one, other);
         }
@@ -146,6 +170,39 @@ fn split_and_pipelined_it_is_the_same_bit_for_bit() {
         let failed = alone.iter().filter(|state| state.contains("a fault")).count();
         assert_eq!(failed, 4, "two frames of the encoder and two of the decoder");
         assert!(alone.iter().any(|state| state.contains("live: [ObjectId(3)]")), "the late one joins");
+    }
+}
+
+/// The streams that go first where more than one may, and by lot.
+fn schedules() -> impl Iterator<Item = Schedule> {
+    let (copy, encode, track) = (Stream::COPY, Stream::ENCODE, Stream::TRACK);
+    let orders = [[copy, encode, track], [track, encode, copy], [encode, track, copy], [track, copy, encode]];
+    orders.map(|order| Schedule::First(order.to_vec())).into_iter().chain((0..4).map(Schedule::Random))
+}
+
+#[test]
+fn on_a_device_it_is_the_same_bit_for_bit() {
+    for (family, view) in [
+        (Family::SAM2, None),
+        (Family { batch: true, open_slots: true, ..Family::SAM2 }, None),
+        (Family::NANO, None),
+        (Family::NANO, Some(ViewSpec { margin: 2.0, min_side: 0.1 })),
+    ] {
+        let on_host = alone(model(family, view, None));
+        for schedule in schedules() {
+            let devices = [device(schedule.clone()), device(schedule)];
+            let on_device = alone(model(family, view, Some(&devices[0])));
+            for (one, other) in on_host.iter().zip(&on_device) {
+                assert_eq!(one, other);
+            }
+            if view.is_none() {
+                let pipelined = pipelined(model(family, None, Some(&devices[1])));
+                for (one, other) in on_host.iter().zip(&pipelined) {
+                    assert_eq!(one, other);
+                }
+            }
+            assert!(devices.iter().all(|device| device.counts().waits == 0));
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use sightline_engine_api::{
     Dim, Engine, EngineError, FeatureSpec, GraphIo, GraphName, Kind, MaskSpec, MemorySpec, Model, ModelSpec,
     PointerSpec, Port, PromptSpec, TensorMut, TensorRef,
 };
-use sightline_engine_fake::FnEngine;
+use sightline_engine_fake::{FakeDevice, FnEngine, Schedule};
+use sightline_vision::Preprocessor;
 
 /// Values of a graph's inputs or outputs by name; integers as floats.
 pub type Values = BTreeMap<String, Vec<f32>>;
@@ -240,6 +241,25 @@ impl Family {
         }
     }
 
+    /// The model on a device; the run that `fail` counts down to fails when it is given to it.
+    pub fn model_on(&self, device: &FakeDevice, fail: &Countdown) -> Model {
+        let model = self.model(&Countdown::default());
+        let engine = |graph: GraphName, inner| {
+            let fail = fail.clone();
+            device.engine(inner, move |_| fail.count(graph))
+        };
+        Model {
+            image_encoder: engine(GraphName::ImageEncoder, model.image_encoder),
+            memory_attention: engine(GraphName::MemoryAttention, model.memory_attention),
+            decoder_track: engine(GraphName::DecoderTrack, model.decoder_track),
+            decoder_prompt: engine(GraphName::DecoderPrompt, model.decoder_prompt),
+            memory_encoder: engine(GraphName::MemoryEncoder, model.memory_encoder),
+            mask_downsample: model.mask_downsample.map(|inner| engine(GraphName::MaskDownsample, inner)),
+            device: Some(Arc::new(device.clone())),
+            spec: model.spec,
+        }
+    }
+
     /// A graph as a function. It takes more inputs than the graph has; the others are not looked at.
     pub fn evaluate(&self, graph: GraphName, given: &Values) -> Values {
         let io = self.io_of_one(graph);
@@ -307,6 +327,11 @@ fn values_of(tensor: &TensorRef<'_>) -> Vec<f32> {
 
 fn port(name: &str, dims: &[usize]) -> Port {
     Port { name: name.into(), dtype: DType::F32, dims: dims.iter().map(|dim| Dim::Fixed(*dim)).collect() }
+}
+
+/// A device that preprocesses as the host does.
+pub fn device(schedule: Schedule) -> FakeDevice {
+    FakeDevice::new(schedule, |picture, spec, image| Ok(Preprocessor::new(spec).run(picture, image)?))
 }
 
 /// Lets the n-th run from now fail.

@@ -1,0 +1,148 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sightline_core::{DType, TensorView, TensorViewMut};
+use sightline_engine_api::{
+    Device, DeviceOps, DeviceTensor, Engine, EngineError, Event, GraphIo, Kind, Model, Pending, Stream,
+    TensorMut, TensorRef, check_bindings,
+};
+
+use crate::{FakeDevice, device::Memory};
+
+/// A host engine made to run on a [`FakeDevice`]: when its stream comes to it, on what then lies in the device's memory.
+struct DeviceEngine {
+    inner: Arc<Mutex<Box<dyn Engine>>>,
+    device: FakeDevice,
+    name: String,
+    io: GraphIo,
+    given: Box<Given>,
+}
+
+/// Told of every run as it is given, with the places of its outputs; may refuse it.
+type Given = dyn FnMut(&[TensorMut<'_>]) -> Result<(), EngineError> + Send;
+
+impl FakeDevice {
+    /// The engine, on this device. `given` is told of every run when it is given, with the places of its outputs, and
+    /// may refuse it; where the engine itself fails, the next download says so, as on a real device.
+    pub fn engine(
+        &self,
+        inner: Box<dyn Engine>,
+        given: impl FnMut(&[TensorMut<'_>]) -> Result<(), EngineError> + Send + 'static,
+    ) -> Box<dyn Engine> {
+        let (name, io) = (inner.name().to_owned(), inner.io().clone());
+        let inner = Arc::new(Mutex::new(inner));
+        Box::new(DeviceEngine { inner, device: self.clone(), name, io, given: Box::new(given) })
+    }
+
+    /// The model, on this device.
+    pub fn model(&self, model: Model) -> Model {
+        let engine = |inner| self.engine(inner, |_| Ok(()));
+        Model {
+            image_encoder: engine(model.image_encoder),
+            memory_attention: engine(model.memory_attention),
+            decoder_track: engine(model.decoder_track),
+            decoder_prompt: engine(model.decoder_prompt),
+            memory_encoder: engine(model.memory_encoder),
+            mask_downsample: model.mask_downsample.map(engine),
+            device: Some(Arc::new(self.clone())),
+            spec: model.spec,
+        }
+    }
+}
+
+/// Counts those who wait for a run.
+#[derive(Debug)]
+struct Run(FakeDevice, Stream);
+
+impl Pending for Run {
+    fn wait(self: Box<Self>) -> Result<(), EngineError> {
+        self.0.counted(|counts| counts.waits += 1);
+        self.0.download(self.1, &mut [])
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+impl Engine for DeviceEngine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn io(&self) -> &GraphIo {
+        &self.io
+    }
+
+    fn device(&self) -> Device {
+        DeviceOps::device(&self.device)
+    }
+
+    fn provider(&self) -> &str {
+        "fake/device"
+    }
+
+    fn enqueue(
+        &mut self,
+        _context: usize,
+        stream: Stream,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+    ) -> Result<Event, EngineError> {
+        check_bindings(&self.name, &self.io, inputs, outputs)?;
+        (self.given)(outputs)?;
+        let host = || EngineError::new(Kind::Interface, &self.name, "device tensors", "a host tensor");
+        let read = |tensor: &TensorRef<'_>| match tensor {
+            TensorRef::Device(tensor) => Ok(tensor.clone()),
+            TensorRef::Host(_) => Err(host()),
+        };
+        let write = |tensor: &TensorMut<'_>| match tensor {
+            TensorMut::Device(tensor) => Ok(tensor.clone()),
+            TensorMut::Host(_) => Err(host()),
+        };
+        let inputs = inputs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let outputs = outputs.iter().map(write).collect::<Result<Vec<_>, _>>()?;
+        self.device.counted(|counts| counts.runs += 1);
+        let inner = Arc::clone(&self.inner);
+        let tensors: Vec<DeviceTensor> = inputs.iter().chain(&outputs).cloned().collect();
+        self.device.give(stream, &tensors.iter().collect::<Vec<_>>(), move |memory| {
+            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            run(&mut **inner, memory, &inputs, &outputs)
+        })?;
+        Ok(Event::pending(Box::new(Run(self.device.clone(), stream))))
+    }
+}
+
+enum Values {
+    F32(Vec<f32>),
+    I64(Vec<i64>),
+}
+
+fn run(
+    engine: &mut dyn Engine,
+    memory: &mut Memory,
+    inputs: &[DeviceTensor],
+    outputs: &[DeviceTensor],
+) -> Result<(), EngineError> {
+    let read = |tensor: &DeviceTensor| match tensor.dtype {
+        DType::I64 => memory.i64(tensor).map(Values::I64),
+        _ => memory.f32(tensor).map(Values::F32),
+    };
+    let given = inputs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let views = given.iter().zip(inputs).map(|(values, tensor)| {
+        Ok(match values {
+            Values::F32(values) => TensorView::f32(tensor.shape.dims(), values)?.into(),
+            Values::I64(values) => TensorView::i64(tensor.shape.dims(), values)?.into(),
+        })
+    });
+    let views = views.collect::<Result<Vec<TensorRef<'_>>, EngineError>>()?;
+    let mut results: Vec<Vec<f32>> =
+        outputs.iter().map(|tensor| vec![0.0; tensor.shape.elements()]).collect();
+    let places = results
+        .iter_mut()
+        .zip(outputs)
+        .map(|(values, tensor)| Ok(TensorViewMut::f32(tensor.shape.dims(), values)?.into()));
+    let mut places = places.collect::<Result<Vec<TensorMut<'_>>, EngineError>>()?;
+    engine.run(&views, &mut places)?;
+    drop(places);
+    outputs.iter().zip(&results).try_for_each(|(tensor, values)| memory.put_f32(tensor, values))
+}
