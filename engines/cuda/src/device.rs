@@ -29,7 +29,10 @@ pub struct CudaDevice {
 
 impl fmt::Debug for CudaDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CudaDevice").field("info", &self.info).field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("CudaDevice")
+            .field("info", &self.info)
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }
 

@@ -87,9 +87,7 @@ impl From<CudaError> for EngineError {
             | Kind::NoDevice
             | Kind::NoCompiler
             | Kind::Kernel
-            | Kind::Memory => {
-                Api::Unavailable
-            }
+            | Kind::Memory => Api::Unavailable,
             Kind::Driver => Api::Run,
             Kind::Argument => Api::Interface,
         };

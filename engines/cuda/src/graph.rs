@@ -50,9 +50,8 @@ impl CudaDevice {
         let done = work();
         let captured = stream.end_capture(sys::CUgraphInstantiate_flags(0)).during("cuStreamEndCapture");
         done?;
-        let graph = captured?.ok_or_else(|| {
-            CudaError::new(Kind::Driver, "CUDA graph", "work on the stream", "none")
-        })?;
+        let graph = captured?
+            .ok_or_else(|| CudaError::new(Kind::Driver, "CUDA graph", "work on the stream", "none"))?;
         graph.upload().during("cuGraphUpload")?;
         Ok(Graph { graph, _keep: keep })
     }

@@ -49,7 +49,8 @@ impl Block {
         let stream = self.context.default_stream();
         // SAFETY: `offset + bytes` lies within the block (both callers have checked it), and nobody uses these bytes
         // yet. The default stream is waited for, since ours do not wait for it.
-        unsafe { result::memset_d8_async(address, 0, bytes, stream.cu_stream()) }.during("cuMemsetD8Async")?;
+        unsafe { result::memset_d8_async(address, 0, bytes, stream.cu_stream()) }
+            .during("cuMemsetD8Async")?;
         stream.synchronize().during("cuStreamSynchronize")?;
         Ok(Region { address, bytes, block: self.clone() })
     }

@@ -1,15 +1,9 @@
 use std::sync::Arc;
 
 use sightline_core::{ImageSpec, Picture, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{
-    Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream,
-};
+use sightline_engine_api::{Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream};
 
-use crate::{
-    CudaDevice, CudaError, Kind,
-    error::During,
-    memory::Block,
-};
+use crate::{CudaDevice, CudaError, Kind, error::During, memory::Block};
 
 impl DeviceOps for CudaDevice {
     fn device(&self) -> Device {
@@ -163,12 +157,8 @@ fn bytes_of<'a>(view: &TensorView<'a>) -> &'a [u8] {
     // SAFETY: numbers have no padding and any byte of them may be read; the borrow is the view's own.
     unsafe {
         match view {
-            TensorView::F32(_, data) => {
-                std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val::<[f32]>(data))
-            }
-            TensorView::I64(_, data) => {
-                std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val::<[i64]>(data))
-            }
+            TensorView::F32(_, data) => std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(*data)),
+            TensorView::I64(_, data) => std::slice::from_raw_parts(data.as_ptr().cast(), size_of_val(*data)),
         }
     }
 }
@@ -178,10 +168,10 @@ fn bytes_of_mut<'a>(view: &'a mut TensorViewMut<'_>) -> &'a mut [u8] {
     unsafe {
         match view {
             TensorViewMut::F32(_, data) => {
-                std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val::<[f32]>(data))
+                std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val(*data))
             }
             TensorViewMut::I64(_, data) => {
-                std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val::<[i64]>(data))
+                std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), size_of_val(*data))
             }
         }
     }

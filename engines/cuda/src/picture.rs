@@ -50,7 +50,8 @@ impl DevicePicture {
         planes: &[(usize, usize)],
     ) -> Result<Self, CudaError> {
         let subject = format!("{format:?} picture {width_px}x{height_px} on {}", buffer.device());
-        let refuse = |expected: &str, got: String| Err(CudaError::new(Kind::Argument, &subject, expected, got));
+        let refuse =
+            |expected: &str, got: String| Err(CudaError::new(Kind::Argument, &subject, expected, got));
         let sides = 1..=MOST_ROWS as u32;
         if !sides.contains(&width_px) || !sides.contains(&height_px) {
             return refuse("sides of 1 to 65535", "another size".into());
@@ -61,9 +62,11 @@ impl DevicePicture {
         let mut kept = [(0, 0); 3];
         for (index, (offset, stride)) in planes.iter().copied().enumerate().take(format.planes()) {
             let (row, rows) = format.plane_extent(index, width_px, height_px);
-            let end = stride.checked_mul(rows - 1).and_then(|rows| rows.checked_add(row)?.checked_add(offset));
+            let end =
+                stride.checked_mul(rows - 1).and_then(|rows| rows.checked_add(row)?.checked_add(offset));
             if stride < row || stride > i32::MAX as usize || end.is_none_or(|end| end > buffer.len_bytes()) {
-                let got = format!("plane {index} at {offset}, stride {stride}, of {} bytes", buffer.len_bytes());
+                let got =
+                    format!("plane {index} at {offset}, stride {stride}, of {} bytes", buffer.len_bytes());
                 return refuse("planes within its buffer", got);
             }
             kept[index] = (offset, stride);
@@ -89,7 +92,8 @@ impl DevicePicture {
     }
 
     pub(crate) fn parameter(&self) -> PictureParameter {
-        let planes = self.planes.map(|(offset, stride)| (self.buffer.address() + offset as u64, stride as i32));
+        let planes =
+            self.planes.map(|(offset, stride)| (self.buffer.address() + offset as u64, stride as i32));
         PictureParameter::new(
             planes,
             self.format,
@@ -221,7 +225,8 @@ impl CudaDevice {
         let (columns, rows) = (plan.columns(), plan.rows());
         let (width, height) = (width as i32, height as i32);
         let across = (width as u32).div_ceil(BLOCK);
-        let arguments = arguments![parameter, columns.starts, columns.counts, columns.weights, width, narrowed];
+        let arguments =
+            arguments![parameter, columns.starts, columns.counts, columns.weights, width, narrowed];
         // SAFETY: (Picture, int*, int*, float*, int, u32*). The planes were checked against their buffer, the tables are
         // those of this picture's width and the model's, `narrowed` has 4 bytes for each of picture height x width.
         // All of it is freed only once the device is idle.

@@ -4,8 +4,9 @@ use cudarc::driver::{result, sys};
 
 use crate::{CudaError, Kind, error::During};
 
-/// The CUDA version whose driver interface this build speaks; an older driver lacks functions of it.
-pub const NEEDED: Version = if cfg!(feature = "cuda13") { Version(13_000) } else { Version(12_060) };
+/// The CUDA version whose driver interface is spoken: that of JetPack 6. A driver that is older may lack functions of it, one
+/// that is newer has them all.
+pub const NEEDED: Version = Version(12_060);
 
 /// A CUDA version as the driver tells it: 1000 times the major one and 10 times the minor one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,7 +113,7 @@ pub(crate) fn driver() -> Result<Version, CudaError> {
         return Err(CudaError::new(
             Kind::DriverTooOld,
             "NVIDIA driver",
-            format_args!("CUDA {NEEDED} or later (a build with the feature cuda12 takes 12.6)"),
+            format_args!("CUDA {NEEDED} or later"),
             format_args!("CUDA {version}"),
         ));
     }
@@ -124,8 +125,13 @@ fn why(name: &str) -> String {
     // SAFETY: as in `driver`; it is not there, so nothing of it runs.
     match unsafe { libloading::Library::new(name) } {
         Ok(_) => format!("{name} opens now"),
-        Err(error) => error.to_string(),
+        Err(error) => told(&error),
     }
+}
+
+/// The loader's own words, which are the error's source.
+pub(crate) fn told(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 fn device(ordinal: i32) -> Result<DeviceInfo, CudaError> {

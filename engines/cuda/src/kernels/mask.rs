@@ -4,7 +4,11 @@ use sightline_core::DType;
 use sightline_engine_api::{DeviceBuffer, DeviceOps, DeviceTensor, Stream};
 
 use super::{Kernel, arguments};
-use crate::{CudaDevice, CudaError, DevicePicture, FoundMask, Kind, kernels::overlay::{self, Ink}, reference};
+use crate::{
+    CudaDevice, CudaError, DevicePicture, FoundMask, Kind,
+    kernels::overlay::{self, Ink},
+    reference,
+};
 
 /// Threads a block, and words whose changes are counted together (`WORDS_PER_CHUNK` of mask.cu).
 const BLOCK: u32 = 256;
@@ -59,12 +63,17 @@ impl MaskFinder {
         let pixels = width_px.checked_mul(height_px).filter(|pixels| (1..u32::MAX - 32).contains(pixels));
         let (Some(pixels), 1..=65_535, 1..=0xff_ffff) = (pixels, objects, capacity) else {
             let got = format!("{objects} of {width_px}x{height_px}, {capacity} changes");
-            return Err(CudaError::new(Kind::Argument, "masks on a device", "at least one, of 2^32 pixels", got));
+            return Err(CudaError::new(
+                Kind::Argument,
+                "masks on a device",
+                "at least one, of 2^32 pixels",
+                got,
+            ));
         };
         let most_pixels = pixels as usize;
         let words = words_of(most_pixels);
         let alloc = |words: usize| {
-            let bytes = words.checked_mul(objects * 4).unwrap_or(usize::MAX);
+            let bytes = words.saturating_mul(objects * 4);
             device.alloc(bytes).map_err(|error| {
                 CudaError::new(Kind::Memory, "masks on a device", format_args!("{bytes} bytes"), error)
             })
@@ -97,7 +106,8 @@ impl MaskFinder {
     ) -> Result<(), CudaError> {
         self.last = None;
         let what = "mask logits";
-        let total = width_px.checked_mul(height_px).filter(|total| *total > 0 && *total as usize <= self.most_pixels);
+        let total =
+            width_px.checked_mul(height_px).filter(|total| *total > 0 && *total as usize <= self.most_pixels);
         let (Some(total), &[objects, 1, low_height, low_width]) = (total, logits.shape.dims()) else {
             let expected = format!("[objects,1,height,width] for at most {} pixels", self.most_pixels);
             let got = format!("{} for {width_px}x{height_px}", logits.shape);
@@ -121,7 +131,16 @@ impl MaskFinder {
         let grid = [chunks, objects as u32];
         let runs = [(capacity + 1).div_ceil(BLOCK), objects as u32];
         let first = arguments![
-            logits, low_width, low_height, width, height, words, bits, chunks, chunk_changes, found
+            logits,
+            low_width,
+            low_height,
+            width,
+            height,
+            words,
+            bits,
+            chunks,
+            chunk_changes,
+            found
         ];
         // SAFETY: each list is the kernel's own, in mask.cu. `logits` has objects x low height x low width floats; ours
         // have room for `self.objects` times: `words` of `most_pixels`, as many chunks, `capacity` places, one more

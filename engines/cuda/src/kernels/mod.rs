@@ -117,9 +117,8 @@ impl Kernels {
         // From here on `drop` unloads it.
         let mut kernels = Self { module, functions: Vec::new(), context: context.clone() };
         for name in Kernel::NAMES {
-            let text = CString::new(*name).map_err(|error| {
-                CudaError::new(Kind::Kernel, "kernel name", "text without a 0", error)
-            })?;
+            let text = CString::new(*name)
+                .map_err(|error| CudaError::new(Kind::Kernel, "kernel name", "text without a 0", error))?;
             // SAFETY: `module` is loaded.
             let function = unsafe { result::module::get_function(module, text) };
             kernels.functions.push(function.during("cuModuleGetFunction")?);

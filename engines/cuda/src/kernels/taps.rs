@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn weights_are_a_whole_and_lie_in_the_picture() {
         for filter in [Filter::Bicubic, Filter::Bilinear] {
-            for (inputs, outputs) in [(1, 1), (1, 7), (9, 4), (1920, 1024), (1080, 1024), (64, 64), (5, 512)] {
+            for (inputs, outputs) in [(1, 1), (1, 7), (9, 4), (1920, 1024), (1080, 1024), (64, 64), (5, 512)]
+            {
                 let taps = Taps::new(inputs, outputs, filter);
                 assert_eq!(taps.outputs(), outputs);
                 for output in 0..outputs {
@@ -87,9 +88,8 @@ mod tests {
             }
             let same = Taps::new(16, 16, filter);
             for output in 0..16 {
-                let whole = (0..same.counts[output] as usize).map(|tap| {
-                    (same.starts[output] as usize + tap, same.weights[tap * 16 + output])
-                });
+                let whole = (0..same.counts[output] as usize)
+                    .map(|tap| (same.starts[output] as usize + tap, same.weights[tap * 16 + output]));
                 let kept: Vec<_> = whole.filter(|(_, weight)| *weight != 0.0).collect();
                 assert_eq!(kept, [(output, 1.0)], "{filter:?}");
             }

@@ -100,9 +100,8 @@ impl CudaDevice {
         count: u64,
         arguments: &mut [*mut std::ffi::c_void],
     ) -> Result<(), CudaError> {
-        let blocks = u32::try_from(count.div_ceil(u64::from(BLOCK))).map_err(|_| {
-            CudaError::new(Kind::Argument, "tensor", "fewer values", count)
-        })?;
+        let blocks = u32::try_from(count.div_ceil(u64::from(BLOCK)))
+            .map_err(|_| CudaError::new(Kind::Argument, "tensor", "fewer values", count))?;
         // SAFETY: the caller's promise.
         unsafe { self.kernels.launch(kernel, &*self.stream(stream)?, [blocks, 1], BLOCK, arguments) }
     }

@@ -12,7 +12,7 @@ use std::{
     ptr,
 };
 
-use crate::{CudaError, Kind, Version};
+use crate::{CudaError, Kind, Version, probe::told};
 use symbols::{Program, Status, Symbols};
 
 /// File names in the order in which they are tried; the loader looks them up where no folder is given.
@@ -56,9 +56,14 @@ impl Nvrtc {
     /// `Kind::NoCompiler` when the file does not open, lacks a function or does not tell its version.
     pub fn open(path: &Path) -> Result<Self, CudaError> {
         let refuse = |got: &dyn fmt::Display| {
-            CudaError::new(Kind::NoCompiler, "NVRTC", "a library that opens", format_args!("{got}"))
+            CudaError::new(
+                Kind::NoCompiler,
+                "NVRTC",
+                "a library that opens",
+                format_args!("{got} ({})", path.display()),
+            )
         };
-        let symbols = Symbols::open(path).map_err(|error| refuse(&error))?;
+        let symbols = Symbols::open(path).map_err(|error| refuse(&told(&error)))?;
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both pointers live for the call.
         check("nvrtcVersion", unsafe { (symbols.version)(&raw mut major, &raw mut minor) })?;
@@ -82,7 +87,8 @@ impl Nvrtc {
             .into_iter()
             .flat_map(|folder| [folder.clone(), folder.join("../lib")])
             .chain(data.map(|data| data.join("sightline/lib")));
-        let files = folders.flat_map(|folder| NAMES.map(|name| folder.join(name))).filter(|path| path.is_file());
+        let files =
+            folders.flat_map(|folder| NAMES.map(|name| folder.join(name))).filter(|path| path.is_file());
         let known = NAMES.into_iter().map(PathBuf::from);
         let toolkit = [PathBuf::from("/usr/local/cuda/lib64/libnvrtc.so")];
         let mut tried = Vec::new();
@@ -174,9 +180,7 @@ fn text(text: String) -> Result<CString, CudaError> {
 fn check(call: &str, status: Status) -> Result<(), CudaError> {
     match status {
         0 => Ok(()),
-        other => {
-            Err(CudaError::new(Kind::NoCompiler, call, "success", format_args!("nvrtcResult {other}")))
-        }
+        other => Err(CudaError::new(Kind::NoCompiler, call, "success", format_args!("nvrtcResult {other}"))),
     }
 }
 

@@ -38,11 +38,24 @@ pub(super) struct Symbols {
     pub(super) ptx_size: Size,
     pub(super) ptx: Fetch,
     _library: Library,
+    _builtins: Vec<Library>,
+}
+
+/// Libraries beside `path` that NVRTC opens by their name alone; opened before it, they are found wherever they lie.
+fn builtins(path: &Path) -> Vec<Library> {
+    let beside =
+        path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    beside
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so."))
+        // SAFETY: as for NVRTC itself, whose part it is.
+        .filter_map(|entry| unsafe { Library::new(entry.path()) }.ok())
+        .collect()
 }
 
 impl Symbols {
     /// Opens a library and finds every function.
     pub(super) fn open(path: &Path) -> Result<Self, libloading::Error> {
+        let builtins = builtins(path);
         // SAFETY: whoever named this file as NVRTC vouches for its initialisers.
         let library = unsafe { Library::new(path) }?;
         // SAFETY: each type is that of `nvrtc.h`, unchanged in all versions that have these names; the pointers are
@@ -62,6 +75,7 @@ impl Symbols {
                 ptx_size: *library.get(b"nvrtcGetPTXSize")?,
                 ptx: *library.get(b"nvrtcGetPTX")?,
                 _library: library,
+                _builtins: builtins,
             })
         }
     }

@@ -1,7 +1,11 @@
 use sightline_core::ImageSpec;
 use sightline_engine_api::{DeviceBuffer, Stream};
 
-use crate::{CudaDevice, CudaError, Taps, memory::{Block, Region}, reference};
+use crate::{
+    CudaDevice, CudaError, Taps,
+    memory::{Block, Region},
+    reference,
+};
 
 /// Tables for one size of picture and one model, on the device.
 #[derive(Debug)]
@@ -22,7 +26,11 @@ pub(crate) struct TapAddresses {
 }
 
 impl Plan {
-    pub(crate) fn new(device: &CudaDevice, spec: &ImageSpec, from: (usize, usize)) -> Result<Self, CudaError> {
+    pub(crate) fn new(
+        device: &CudaDevice,
+        spec: &ImageSpec,
+        from: (usize, usize),
+    ) -> Result<Self, CudaError> {
         let mut bytes = Vec::new();
         let columns = put_taps(&mut bytes, &Taps::new(from.0, spec.width_px, spec.filter));
         let rows = put_taps(&mut bytes, &Taps::new(from.1, spec.height_px, spec.filter));

@@ -21,8 +21,9 @@ impl FoundMask {
         area_px: u32,
         bounds_px: Option<[u32; 4]>,
     ) -> Result<Self, CudaError> {
-        let rle = Rle::new(width_px, height_px, counts)
-            .map_err(|error| CudaError::new(Kind::Driver, "run lengths from the device", "a whole mask", error))?;
+        let rle = Rle::new(width_px, height_px, counts).map_err(|error| {
+            CudaError::new(Kind::Driver, "run lengths from the device", "a whole mask", error)
+        })?;
         Ok(Self { rle, area_px, bounds_px })
     }
 }
@@ -39,7 +40,13 @@ fn source_of(scale: f32, at: u32, low: usize) -> (usize, f32) {
 ///
 /// # Panics
 /// When a side is 0 or there are fewer logits.
-pub fn mask_bits(logits: &[f32], low_width: usize, low_height: usize, width_px: u32, height_px: u32) -> Vec<u32> {
+pub fn mask_bits(
+    logits: &[f32],
+    low_width: usize,
+    low_height: usize,
+    width_px: u32,
+    height_px: u32,
+) -> Vec<u32> {
     let total = width_px as usize * height_px as usize;
     let mut bits = vec![0_u32; total.div_ceil(32)];
     let (scale_x, scale_y) = (low_width as f32 / width_px as f32, low_height as f32 / height_px as f32);

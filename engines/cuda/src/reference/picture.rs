@@ -1,9 +1,6 @@
 use sightline_core::{ImageSpec, Picture, PixelFormat};
 
-use crate::{
-    Taps,
-    picture::{fixed_point},
-};
+use crate::{Taps, picture::fixed_point};
 
 /// What each level of each channel becomes, `[3,256]`: `(v / 255 - mean) / std`.
 pub fn levels(spec: &ImageSpec) -> Vec<f32> {
@@ -18,7 +15,8 @@ fn level(fixed: i32) -> u8 {
 /// The pixel at `x`,`y` as RGB: `rgb_at` of picture.cu.
 fn rgb_at(picture: &Picture<'_>, colour: [i32; 6], x: usize, y: usize) -> [u8; 3] {
     let planes = picture.planes();
-    let byte = |plane: usize, row: usize, at: usize| planes[plane].data[row * planes[plane].stride_bytes + at];
+    let byte =
+        |plane: usize, row: usize, at: usize| planes[plane].data[row * planes[plane].stride_bytes + at];
     let packed = |bytes: usize, order: [usize; 3]| order.map(|channel| byte(0, y, x * bytes + channel));
     let yuv = match picture.format() {
         PixelFormat::Nv12 => [byte(0, y, x), byte(1, y / 2, x / 2 * 2), byte(1, y / 2, x / 2 * 2 + 1)],
@@ -32,11 +30,7 @@ fn rgb_at(picture: &Picture<'_>, colour: [i32; 6], x: usize, y: usize) -> [u8; 3
     let [black, luma, red_of_v, green_of_u, green_of_v, blue_of_u] = colour;
     let [y, u, v] = yuv.map(i32::from);
     let (luma, u, v) = ((y - black) * luma, u - 128, v - 128);
-    [
-        level(luma + red_of_v * v),
-        level(luma - green_of_u * u - green_of_v * v),
-        level(luma + blue_of_u * u),
-    ]
+    [level(luma + red_of_v * v), level(luma - green_of_u * u - green_of_v * v), level(luma + blue_of_u * u)]
 }
 
 fn rounded(value: f32) -> u8 {
@@ -57,8 +51,8 @@ fn weighed(taps: &Taps, output: usize, pixel: impl Fn(usize) -> [u8; 3]) -> [u8;
 /// A picture to `[3,height,width]`: colours to 8 bits in 13 bit fixed point with repeated chroma, along the rows to 8
 /// bits, down the columns to 8 bits, then the table. Weights are f32; those of [`Taps`]. Halves are these values rounded.
 ///
-/// Differs from `sightline_vision::Preprocessor`, whose weights have 15 bits, by one level at most but for a few in a
-/// million.
+/// Off from `sightline_vision::Preprocessor` by one level at most but for a few in a thousand, whose weights have 15 bits;
+/// and with YUV by up to three levels, as its conversion has the precision of the processor's vectors.
 pub fn preprocess(picture: &Picture<'_>, spec: &ImageSpec) -> Vec<f32> {
     let (width, height) = (spec.width_px, spec.height_px);
     let (from_width, from_height) = (picture.width_px() as usize, picture.height_px() as usize);

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::Result;
 use serde::Serialize;
 use sightline_engine_registry::{
-    ModelSource, Tuned, installed, locate_onnxruntime, onnxruntime_providers, tuned,
+    ModelSource, Tuned, installed, locate_onnxruntime, onnxruntime_providers, probe_gpu, tuned,
 };
 
 use crate::{
@@ -105,6 +105,13 @@ fn examine() -> Report {
             format!("{} at {} ({})", version_of(path), path.display(), providers.join(", "))
         }),
         fix: library.err().map(|error| error.to_string()),
+    });
+    let gpu = probe_gpu();
+    checks.push(Check {
+        name: "NVIDIA GPU",
+        needed: false,
+        found: gpu.as_ref().ok().cloned(),
+        fix: gpu.err().map(|error| error.to_string()),
     });
     let models: Vec<ModelLine> = installed().into_iter().map(model).collect();
     let sound: Vec<_> = models
