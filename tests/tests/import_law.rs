@@ -75,8 +75,8 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// These two import anything and are imported by nobody.
-const FREE: &[&str] = &["sightline-tests", "sightline-benches"];
+/// These import anything and are imported by nobody.
+const FREE: &[&str] = &["sightline-tests", "sightline-benches", "sightline-gpu-bench"];
 
 fn imports() -> BTreeMap<String, Vec<String>> {
     let output = Command::new(env!("CARGO"))

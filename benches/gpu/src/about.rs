@@ -17,13 +17,10 @@ pub(crate) struct About {
 pub(crate) fn run() -> About {
     let library = locate_onnxruntime();
     let providers = library.as_deref().ok().and_then(|path| onnxruntime_providers(path).ok());
-    #[cfg(feature = "cuda")]
     let (cuda, gpu) = match sightline_engine_cuda::probe() {
         Ok(found) => (found.to_string(), true),
         Err(error) => (error.to_string(), false),
     };
-    #[cfg(not(feature = "cuda"))]
-    let (cuda, gpu) = ("a build without the feature `cuda`".to_owned(), false);
     About {
         version: env!("CARGO_PKG_VERSION"),
         build: if cfg!(debug_assertions) { "debug" } else { "release" },
