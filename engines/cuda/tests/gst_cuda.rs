@@ -16,7 +16,9 @@ fn cuda_memory_maps_to_its_address() {
     let plugins = ["coreelements", "videotestsrc", "nvcodec"];
     mock::mocked("cuda_memory_maps_to_its_address", &libraries, &plugins, || {
         if gst::ElementFactory::find("cudaupload").is_none() {
-            return mock::skipped("cudaupload: expected GStreamer's nvcodec plugin to take the mock driver, got no element");
+            return mock::skipped(
+                "cudaupload: expected GStreamer's nvcodec plugin to take the mock driver, got no element",
+            );
         }
         let pipeline = gst::parse::launch(
             "videotestsrc num-buffers=3 pattern=snow ! video/x-raw,format=NV12,width=96,height=64 \
@@ -31,7 +33,8 @@ fn cuda_memory_maps_to_its_address() {
         });
         pipeline.set_state(gst::State::Playing).unwrap();
         let end = [gst::MessageType::Eos, gst::MessageType::Error];
-        let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &end).unwrap();
+        let message =
+            pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &end).unwrap();
         assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
         let mut seen = 0;
         for buffer in buffers.try_iter() {

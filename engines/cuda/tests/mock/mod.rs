@@ -3,17 +3,15 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
-use gst::prelude::*;
-
 /// Set where the stand-ins are.
 const MOCKED: &str = "SIGHTLINE_TEST_MOCKED";
 
-pub fn skipped(why: impl std::fmt::Display) {
+pub(crate) fn skipped(why: impl std::fmt::Display) {
     eprintln!("SKIPPED: {why}");
 }
 
 /// Runs `body` where `libraries` are the stand-ins and GStreamer has `plugins` only; `test` is the calling test's name.
-pub fn mocked(test: &str, libraries: &[&str], plugins: &[&str], body: impl FnOnce()) {
+pub(crate) fn mocked(test: &str, libraries: &[&str], plugins: &[&str], body: impl FnOnce()) {
     gst::init().unwrap();
     if std::env::var_os(MOCKED).is_some() {
         return body();
@@ -46,7 +44,8 @@ pub fn mocked(test: &str, libraries: &[&str], plugins: &[&str], body: impl FnOnc
         .env_remove("GST_PLUGIN_PATH_1_0")
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{test}: {}\n{said}", output.status);
     said.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|line| eprintln!("{line}"));
 }
