@@ -9,7 +9,7 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::Result;
 use serde::Serialize;
 use sightline_engine_registry::{
-    ModelSource, Tuned, installed, locate_onnxruntime, onnxruntime_providers, probe_gpu, tuned,
+    ModelSource, Tuned, installed, locate_onnxruntime, onnxruntime_providers, tuned,
 };
 
 use crate::{
