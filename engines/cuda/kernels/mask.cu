@@ -11,6 +11,7 @@ struct Found {
     u32 changes;
     u32 unused[2];
 };
+static_assert(sizeof(Found) == 32, "FOUND_WORDS of src/kernels/mask.rs");
 
 // Changes are counted in groups of words and in chunks of groups, so that the number before any word is a short sum.
 #define WORDS_PER_GROUP 32
