@@ -68,8 +68,10 @@ def wide_nodes(nodes: list[onnx.NodeProto], floats: set[str], constants: set[str
             if index in normal or node.op_type not in POINTWISE:
                 continue
             makers = [made_by.get(name) in normal for name in node.input if name in floats and name not in fixed]
-            read = any(reader in normal for name in node.output for reader in readers.get(name, []))
-            if makers and (all(makers) or any(makers) and read):
+            reads = [reader in normal for reader in readers.get(node.output[0], [])]
+            divides = node.op_type == "Div" and made_by.get(node.input[1]) in normal
+            # After a step, between two, only for one (a square), or the division by one.
+            if makers and (all(makers) or any(makers) and any(reads) or reads and all(reads) or divides):
                 normal.add(index)
                 grown = True
     return wide | normal

@@ -41,6 +41,9 @@ class Net(torch.nn.Module):
         x = x - x.mean(1, keepdim=True)
         x = x / torch.sqrt(x.pow(2).mean(1, keepdim=True) + 1e-6)
         up = self.up(x)
+        # Without a mean to take away, and large enough for its square to leave f16.
+        x = self.conv(image * 300)
+        x = x / torch.sqrt(x.square().mean(1, keepdim=True) + 1e-6) * 1.5
         x = self.norm(x.flatten(2).transpose(1, 2))
         x = torch.softmax(x @ self.key(x).transpose(1, 2), dim=-1) @ x
         x = x + torch.sin(ptr_tdiff / 15)[..., None]
@@ -94,7 +97,7 @@ class Narrow(unittest.TestCase):
             self.assertEqual(computed_in("Conv"), {width})
             up = width if precision == "fp16" else TensorProto.FLOAT
             self.assertEqual(computed_in("ConvTranspose"), {up})
-            for operator in ("Softmax", "LayerNormalization", "Sqrt", "Pow", "Sub", "Sin"):
+            for operator in ("Softmax", "LayerNormalization", "Sqrt", "Pow", "Sub", "Sin", "Div"):
                 self.assertEqual(computed_in(operator), {TensorProto.FLOAT}, operator)
             for operator in ("Sigmoid", "Gemm"):
                 self.assertEqual(computed_in(operator), {TensorProto.FLOAT}, operator)
