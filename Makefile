@@ -9,6 +9,8 @@
 #   make parity     against the published PyTorch implementation (installs it, several GB)
 #   make eval       J and F on DAVIS sequences: make eval DAVIS=dir [PROMPT=mask|box|point]
 #   make check-tensorrt   whether NVIDIA's parser and builder take every graph, without a GPU
+#   make gpu-bench  an NVIDIA GPU measured beside PyTorch: make gpu-bench [GPU_OUT=dir GPU_BENCH="--models tiny@1024"]
+#   make gpu-bench-pack  what that needs, in a folder for a machine that can fetch nothing: [GPU_ARCH=90]
 #   make plugin     libgstsightline.so alone, in target/gst
 
 SHELL := /bin/bash
@@ -32,10 +34,10 @@ PACKAGES := build-essential pkg-config ca-certificates python3 python3-pip pytho
 SIGHTLINE := target/release/sightline
 PLUGIN := target/gst/libgstsightline.so
 
-.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval check-tensorrt clean
+.PHONY: help setup packages build plugin demo test lint soak parity bench figures eval check-tensorrt gpu-bench-bin gpu-bench gpu-bench-pack clean
 
 help:
-	@sed -n '3,13s/^# \{0,3\}//p' Makefile
+	@sed -n '3,15s/^# \{0,3\}//p' Makefile
 
 ## Set-up
 
@@ -205,6 +207,46 @@ $(RTX)/.fetched: $(RTX_LIST)
 
 check-tensorrt: $(RTX)/.fetched
 	PYTHONPATH=$(RTX) $(VENV)/bin/python engines/export/check_tensorrt.py
+
+## GPU
+
+# ONNX Runtime with its CUDA provider, out of the published wheel: 255 MB, and CUDA's own libraries are not in it.
+GPU_WHEEL := $(CACHE)/wheels/onnxruntime_gpu-$(ORT_VERSION)-cp312-cp312-manylinux_2_28_x86_64.whl
+GPU_WHEEL_SHA256 := 05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
+ORT_GPU_LIB := $(DATA_HOME)/lib/cuda/libonnxruntime.so.$(ORT_VERSION)
+GPU_BENCH_BIN := target/release/gpu-bench
+GPU_OUT ?= benches/results/$(shell date +%F)-gpu
+GPU_BENCH ?=
+GPU_ARCH ?= 90
+GPU_PACK ?= $(OUT)/gpu-bench
+GPU_PYTHON ?= $(VENV)/bin/python
+
+$(GPU_WHEEL):
+	@mkdir -p $(@D)
+	@echo "fetching ONNX Runtime $(ORT_VERSION) for CUDA (255 MB, once)"
+	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+	  --python-version 3.12 --implementation cp --abi cp312 --platform manylinux_2_28_x86_64 \
+	  -d $(@D) onnxruntime-gpu==$(ORT_VERSION)
+	@echo "$(GPU_WHEEL_SHA256)  $@" | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+$(ORT_GPU_LIB): $(GPU_WHEEL)
+	@mkdir -p $(@D)
+	@python3 -c "import shutil, zipfile; \
+	z = zipfile.ZipFile('$<'); \
+	[shutil.copyfileobj(z.open(n), open('$(@D)/' + n.rsplit('/', 1)[1], 'wb')) \
+	 for n in z.namelist() if n.endswith('.so') and 'providers' in n or n.endswith('.so.$(ORT_VERSION)')]"
+
+# What it links is what a machine with nothing but PyTorch has.
+gpu-bench-bin: | packages
+	cargo build --release --locked -q -p sightline-gpu-bench
+
+gpu-bench: gpu-bench-bin $(ORT_GPU_LIB)
+	engines/export/setup_venv.sh $(VENV)
+	SIGHTLINE_ONNXRUNTIME=$(ORT_GPU_LIB) $(GPU_PYTHON) benches/gpu/run.py --out $(GPU_OUT) $(GPU_BENCH)
+
+gpu-bench-pack: gpu-bench-bin $(GPU_WHEEL)
+	engines/export/setup_venv.sh $(VENV)
+	python3 benches/gpu/pack.py --bin $(GPU_BENCH_BIN) --wheel $(GPU_WHEEL) --venv $(VENV) --arch $(GPU_ARCH) --out $(GPU_PACK)
 
 clean:
 	cargo clean

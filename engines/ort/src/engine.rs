@@ -2,7 +2,7 @@ use std::{fmt::Write as _, num::NonZeroUsize, path::Path};
 
 use ort::{
     session::{
-        Session, SessionInputValue,
+        RunOptions, Session, SessionInputValue,
         builder::{GraphOptimizationLevel, SessionBuilder},
     },
     value::{
@@ -55,6 +55,8 @@ pub struct OrtEngine {
     /// In the session's order: tensors are given to it as they come.
     io: GraphIo,
     session: Session,
+    /// For runs on host tensors of a session that captures: replayed, they would not see what is given to them.
+    uncaptured: Option<RunOptions>,
     // Dropped after the session, whose stream its orders keep.
     #[cfg(feature = "cuda")]
     bindings: crate::bound::Bindings,
@@ -126,17 +128,18 @@ impl OrtEngine {
         };
         let provider = format!("onnxruntime {}/{}", runtime.version(), options.provider);
         tracing::debug!(graph = name, provider, "graph loaded");
+        let captures = provider::captures(options, has_open_sizes(declared));
         Ok(Self {
             name: name.to_owned(),
             provider,
             device: options.provider.device(),
             io,
             session,
+            uncaptured: captures.then(never_captured).transpose().map_err(|error| {
+                EngineError::new(Kind::Unavailable, format_args!("{name} run options"), "to be taken", error)
+            })?,
             #[cfg(feature = "cuda")]
-            bindings: crate::bound::Bindings::new(
-                crate::provider::gpu::captures(options, has_open_sizes(declared)),
-                options.gpu.orders.clone(),
-            ),
+            bindings: crate::bound::Bindings::new(captures, options.gpu.orders.clone()),
         })
     }
 }
@@ -195,7 +198,7 @@ impl OrtEngine {
         inputs: &[TensorRef<'_>],
         outputs: &mut [TensorMut<'_>],
     ) -> Result<Event, EngineError> {
-        let Self { name, io, session, .. } = self;
+        let Self { name, io, session, uncaptured, .. } = self;
         // Before the run: a run whose result has nowhere to go is not worth its time.
         for (port, output) in io.outputs.iter().zip(outputs.iter()) {
             if matches!(output, TensorMut::Device(_)) {
@@ -214,9 +217,12 @@ impl OrtEngine {
                 TensorRef::Device(_) => Err(not_on_host(name, "input", port)),
             })
             .collect::<Result<_, _>>()?;
-        let results = session
-            .run(given.as_slice())
-            .map_err(|error| EngineError::new(Kind::Run, &*name, "a run without an error", error))?;
+        let results = match uncaptured {
+            Some(options) => session.run_with_options(given.as_slice(), options),
+            None => session.run(given.as_slice()),
+        };
+        let results =
+            results.map_err(|error| EngineError::new(Kind::Run, &*name, "a run without an error", error))?;
         for ((port, output), (_, result)) in io.outputs.iter().zip(outputs).zip(results.iter()) {
             match output {
                 TensorMut::Host(TensorViewMut::F32(shape, data)) => copy(name, port, &result, *shape, data)?,
@@ -238,6 +244,12 @@ fn builder(
         EngineError::new(Kind::Unavailable, format_args!("{name} session options"), "to be taken", error)
     })?;
     provider::register(runtime, name, builder, options, has_open_sizes(declared))
+}
+
+fn never_captured() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set("gpu_graph_id", "-1")?;
+    Ok(options)
 }
 
 /// Whether sizes of the graph may differ from run to run; what was not declared may.

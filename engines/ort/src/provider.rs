@@ -65,6 +65,11 @@ pub struct GpuOptions {
     pub orders: Option<sightline_engine_cuda::onnxruntime::Orders>,
 }
 
+/// Whether runs are captured as CUDA graphs: TensorRT's parts are left to TensorRT.
+pub(crate) fn captures(options: &OrtOptions, open_sizes: bool) -> bool {
+    options.gpu.cuda_graphs && !open_sizes && matches!(options.provider, OrtProvider::Cuda { .. })
+}
+
 /// Refuses a provider that this build or the library does not have; what it needs may still be missing.
 ///
 /// # Errors
@@ -184,10 +189,5 @@ pub(crate) mod gpu {
 
     fn extra<P: ep::ArbitrarilyConfigurableExecutionProvider>(provider: P, gpu: &GpuOptions) -> P {
         gpu.extra.iter().fold(provider, |provider, (name, value)| provider.with_arbitrary_config(name, value))
-    }
-
-    /// Whether runs are captured: TensorRT's parts are left to TensorRT.
-    pub(crate) fn captures(options: &OrtOptions, open_sizes: bool) -> bool {
-        options.gpu.cuda_graphs && !open_sizes && matches!(options.provider, OrtProvider::Cuda { .. })
     }
 }
