@@ -73,7 +73,7 @@ NVRTC_LIB := $(CACHE)/nvrtc/libnvrtc.so.13
 $(NVRTC_LIB):
 	@mkdir -p $(CACHE)/wheels $(dir $@)
 	@echo "fetching NVRTC $(NVRTC_VERSION) (90 MB, once)"
-	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+	@python3 -m pip download -q --disable-pip-version-check --retries 1 --no-deps --only-binary=:all: \
 	  --platform manylinux_2_12_x86_64 -d $(CACHE)/wheels nvidia-cuda-nvrtc==$(NVRTC_VERSION)
 	@echo "$(NVRTC_SHA256)  $$(ls $(CACHE)/wheels/nvidia_cuda_nvrtc-$(NVRTC_VERSION)-*.whl)" | sha256sum --check --quiet
 	@cd $(dir $@) && python3 -c "import glob, os, zipfile; \
@@ -83,6 +83,25 @@ $(NVRTC_LIB):
 .PHONY: nvrtc
 nvrtc:
 	@[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory $(NVRTC_LIB) || echo "NVRTC could not be fetched: kernels are not compiled by the tests"
+
+# What the tests of engines/tensorrt need of TensorRT: headers, and NVIDIA's lean libraries. Where they cannot be fetched the
+# tests say so and pass.
+TENSORRT := $(CACHE)/tensorrt
+TENSORRT_ENV := TENSORRT_INCLUDE_DIR_10=$(TENSORRT)/include-10 TENSORRT_INCLUDE_DIR_11=$(TENSORRT)/include-11
+.PHONY: tensorrt tensorrt-libs test-tensorrt
+tensorrt: packages
+	@python3 engines/tensorrt/tests/fetch.py $(TENSORRT) headers || true
+
+tensorrt-libs: packages
+	@python3 engines/tensorrt/tests/fetch.py $(TENSORRT) libs || true
+
+test-tensorrt: tensorrt tensorrt-libs
+	@if [ -d $(TENSORRT)/include-10 ] && [ -d $(TENSORRT)/include-11 ]; then \
+	  set -x; export $(TENSORRT_ENV); \
+	  cargo clippy --locked -q -p sightline-engine-registry -p sightline-engine-tensorrt --all-targets \
+	    --features sightline-engine-registry/tensorrt,sightline-engine-tensorrt/tensorrt -- -D warnings; \
+	  cargo test --locked -q -p sightline-engine-tensorrt --features tensorrt; \
+	else echo "SKIPPED: engines/tensorrt with its feature: no headers of TensorRT" >&2; fi
 
 ## Build
 
@@ -157,6 +176,7 @@ lint: setup
 test: lint nvrtc
 	cargo build --locked -q -p gst-plugin-sightline --features nvmm
 	cargo test --workspace --features gst-plugin-sightline/nvmm --locked -q
+	@$(MAKE) --no-print-directory test-tensorrt
 
 # Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
 MINUTES ?= $(if $(HOURS),$(shell python3 -c 'print(60 * $(HOURS))'),6)

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 # The source's counter is brought up to date once a second, the outcomes at once: at rest they may differ by the frames of
 # a second (30), and by those on their way.
 IN_FLIGHT = 45
-# Growth that a machine's own noise may show: an allocator's arena, a stack that was touched for the first time.
-MEMORY_NOISE_MIB = 4.0
-# Below this time what is used for the first time outweighs a leak: then only so much may be added in all.
-MEMORY_JUDGED_H = 1 / 6
-MEMORY_SHORT_MIB = 64.0
+# Memory is judged behind a quarter of the time, and not before all faults have happened once: behind the first round.
+WARM_SHARE = 0.25
+# Samples of less than this tell no slope: then only so much may be added in all.
+MEMORY_JUDGED_S = 600
+MEMORY_SHORT_MIB = 32.0
+# What allocations at random places do to the number of pages in use: a slope that adds less over all that is judged is none.
+MEMORY_NOISE_MIB = 1.0
+# How far the medians of the middle third and of the last may lie apart, as a share: a step, which a slope hides in its error.
+MEMORY_PLATEAU = 0.02
 HANDLES_NOISE = 2
 STOP_S = 4.0
 BATCHES = 12
@@ -35,11 +39,11 @@ class Result:
 
 
 def slope(times, values):
-    """Least squares over the means of batches, which are nearly independent where samples are not: the slope per unit of
-    time, and its standard error (infinite below four batches)."""
+    """Least squares over the medians of batches, which are nearly independent where samples are not, and know no spikes: the
+    slope per unit of time, and its standard error (infinite below four batches)."""
     size = max(1, math.ceil(len(times) / BATCHES))
-    mean = lambda numbers: [statistics.fmean(numbers[at : at + size]) for at in range(0, len(numbers), size)]
-    x, y = mean(times), mean(values)
+    medians = lambda numbers: [statistics.median(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+    x, y = medians(times), medians(values)
     if len(x) < 4:
         return 0.0, math.inf
     middle_x, middle_y = statistics.fmean(x), statistics.fmean(y)
@@ -89,10 +93,27 @@ def checks(result):
 
 
 def warm(result, rows):
-    """From the second round on, and not before a third of the time: rings and arenas are filled at their first use."""
+    """From the second round on, and not before a quarter of the time: rings are filled at their first use."""
     second = [event["t_s"] for event in result.events if event["round"] == 1]
-    start = max(rows[-1]["t_s"] / 3 if rows else 0.0, second[0] if second else 0.0)
-    return [row for row in rows if row["t_s"] >= start]
+    start = max(rows[-1]["t_s"] * WARM_SHARE if rows else 0.0, second[0] if second else 0.0)
+    return [row for row in rows if row["t_s"] >= start and row["t_s"] <= result.ended]
+
+
+def memory(kept):
+    """Slope 0 within noise, and a plateau."""
+    times, used = [row["t_s"] for row in kept], [row["rss_kib"] / 1024 for row in kept]
+    found, error = slope([at / 3600 for at in times], used)
+    over = times[-1] - times[0]
+    grown = found * over / 3600
+    text = f"memory: {found:+.1f} MiB an hour, standard error {error:.1f}, {grown:+.1f} MiB over {over / 60:.0f} min behind the warm-up"
+    if over < MEMORY_JUDGED_S:
+        yield grown <= MEMORY_SHORT_MIB, f"{text} (at most {MEMORY_SHORT_MIB:.0f}; a slope is told in {MEMORY_JUDGED_S / 60:.0f} min)"
+        return
+    yield found <= 2 * error or grown <= MEMORY_NOISE_MIB, f"{text} (at most two standard errors, or {MEMORY_NOISE_MIB:.0f} MiB in all)"
+    third = len(used) // 3
+    middle, last = statistics.median(used[third : 2 * third]), statistics.median(used[2 * third :])
+    text = f"memory: {middle:.0f} MiB in the middle third of that, {last:.0f} in the last, {max(used):.0f} at most"
+    yield last <= middle * (1 + MEMORY_PLATEAU), f"{text} (at most {100 * MEMORY_PLATEAU:.0f} % more)"
 
 
 def resources(result, rows):
@@ -100,16 +121,7 @@ def resources(result, rows):
     if len(kept) < 4:
         yield False, f"memory, threads, file descriptors: {len(kept)} samples after warming up are too few"
         return
-    hours = [row["t_s"] / 3600 for row in kept]
-    found, error = slope(hours, [row["rss_kib"] / 1024 for row in kept])
-    over = hours[-1] - hours[0]
-    grown, text = found * over, f"memory: {found:+.1f} MiB an hour, standard error {error:.1f}, {found * over:+.1f} MiB over {60 * over:.0f} min"
-    if over < MEMORY_JUDGED_H:
-        yield grown <= MEMORY_SHORT_MIB, f"{text} (at most {MEMORY_SHORT_MIB:.0f}; a slope is told in {60 * MEMORY_JUDGED_H:.0f} min)"
-    else:
-        # A step in one batch has a large error of its own: it is held against what may be used for the first time.
-        small = max(row["rss_kib"] for row in kept) / 1024 - kept[0]["rss_kib"] / 1024 <= MEMORY_SHORT_MIB
-        yield small and (found <= 2 * error or grown <= MEMORY_NOISE_MIB), text
+    yield from memory(kept)
     quiet = [row for row in rows if row["quiet"] and row["t_s"] <= result.ended]
     for name, word in (("threads", "threads"), ("fds", "file descriptors")):
         if not quiet:

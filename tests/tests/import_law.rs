@@ -19,9 +19,14 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-telemetry", &["sightline-core"], &["gstreamer", "tokio", "hyper", "ort"]),
     ("sightline-engine-api", &["sightline-core"], &["gstreamer", "tokio", "serde", "ort"]),
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
-    // It sees GStreamer behind a feature: a buffer in device memory is mapped where `unsafe` may be.
-    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["tokio", "ort"]),
-    ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
+    // Behind features it sees GStreamer's buffers and ONNX Runtime's values: what lies in device memory is taken hold of
+    // where `unsafe` may be.
+    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["tokio"]),
+    (
+        "sightline-engine-ort",
+        &["sightline-core", "sightline-engine-api", "sightline-engine-cuda"],
+        &["gstreamer", "tokio"],
+    ),
     (
         "sightline-engine-tensorrt",
         &["sightline-core", "sightline-engine-api"],
@@ -70,8 +75,8 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ),
 ];
 
-/// These two import anything and are imported by nobody.
-const FREE: &[&str] = &["sightline-tests", "sightline-benches"];
+/// These import anything and are imported by nobody.
+const FREE: &[&str] = &["sightline-tests", "sightline-benches", "sightline-gpu-bench"];
 
 fn imports() -> BTreeMap<String, Vec<String>> {
     let output = Command::new(env!("CARGO"))

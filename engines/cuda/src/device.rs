@@ -108,6 +108,16 @@ impl CudaDevice {
         Ok(self.stream(stream)?.cu_stream() as usize as u64)
     }
 
+    /// Makes this the device that is current on the calling thread and gives a stream's handle: for libraries that work on
+    /// whatever device is current.
+    ///
+    /// # Errors
+    /// `Kind::Driver`.
+    pub fn enter(&self, stream: Stream) -> Result<u64, CudaError> {
+        self.context.bind_to_thread().during("cuCtxSetCurrent")?;
+        self.stream_handle(stream)
+    }
+
     /// Waits for all work given to a stream so far.
     ///
     /// # Errors

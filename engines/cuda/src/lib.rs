@@ -17,6 +17,8 @@ mod memory;
 #[cfg(feature = "nvmm")]
 pub mod nvmm;
 mod nvrtc;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;
 mod ops;
 mod picture;
 mod probe;

@@ -15,8 +15,8 @@ is exact:
 * 1/sqrt(d) is part of the query weights.
 
 B counts objects. They look at one picture, so B is 1 until the first cross-attention: the first
-self-attention is computed once for all of them. Linear layers take rows [B*N,C], which is the form that
-backends give a bias and an activation to.
+self-attention is computed once for all of them. Linear layers take rows [B*N,C] and so become one operator
+with their bias, but for those of the MLP, whose bias costs more that way.
 """
 
 from typing import Callable, NamedTuple
@@ -96,8 +96,9 @@ class FusedValue(nn.Module):
         super().__init__()
         wv, bv, wo, bo = (x.detach().double() for x in (parts.value.weight, parts.value.bias,
                                                         parts.out.weight, parts.out.bias))
-        self.register_buffer("weight", (wo @ wv).float())
-        self.register_buffer("bias", (wo @ bv + bo).float())
+        kind = parts.out.weight.dtype
+        self.register_buffer("weight", (wo @ wv).to(kind))
+        self.register_buffer("bias", (wo @ bv + bo).to(kind))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x.flatten(0, 1), self.weight, self.bias)
@@ -128,11 +129,12 @@ class FusedLayer(nn.Module):
         own, cross = parts.own, parts.cross
         scale = own.query.out_features ** -0.5
         self.query, self.key, self.value = Turned(own.query, scale), Turned(own.key), FusedValue(own)
-        self.cross_query, self.cross_key, self.cross_value = Turned(cross.query, scale), Turned(cross.key), FusedValue(cross)
+        self.cross_query, self.cross_key = Turned(cross.query, scale), Turned(cross.key)
+        self.cross_value = FusedValue(cross)
         # [C+1, c+2]: a query and its 1 -> what meets a key that is not turned, its bias, and its mask.
         weight, bias = cross.key.weight.detach(), cross.key.bias.detach()
         weight, bias = (torch.cat((x[0::2], x[1::2])) for x in (weight, bias))
-        still = torch.zeros(weight.shape[0] + 1, weight.shape[1] + 2)
+        still = torch.zeros(weight.shape[0] + 1, weight.shape[1] + 2, dtype=weight.dtype)
         still[:-1, :-2], still[:-1, -2], still[-1, -1] = weight, bias, 1
         self.register_buffer("still", still)
 
@@ -142,7 +144,7 @@ class FusedLayer(nn.Module):
         y = norms[0](x)
         qk = (y + pos if pos_at_own else y).flatten(0, 1)
         y = attend([(self.query(qk, rope), self.key(qk, rope))], y)
-        # In rows: ONNX Runtime would put a sum [1,N,C] and its norm into one operator, six times as slow.
+        # Sums in rows: ONNX Runtime would put one [B,N,C] and its norm into one operator, six times as slow.
         rows = x.flatten(0, 1) + self.value(y)
 
         q = self.cross_query(norms[1](rows), rope, ones)
@@ -153,7 +155,8 @@ class FusedLayer(nn.Module):
             pairs = [(q, torch.cat((k, keys.still @ self.still.T), dim=1))]
         tokens = (-1, x.shape[1])
         x = rows.unflatten(0, tokens) + self.cross_value(attend(pairs, keys.values)).unflatten(0, tokens)
-        return x + mlp(norms[2](x).flatten(0, 1)).unflatten(0, tokens)
+        rows = x.flatten(0, 1) + mlp(norms[2](x)).flatten(0, 1)
+        return rows.unflatten(0, tokens)
 
 
 class FusedMemoryAttention(nn.Module):
@@ -166,17 +169,19 @@ class FusedMemoryAttention(nn.Module):
         super().__init__()
         self.layers, self.norm, self.pos_at_input, self.still = nn.ModuleList(layers), norm, pos_at_input, still
         self.register_buffer("pos", pos)
+        self.register_buffer("pos_0", 0.1 * pos.transpose(1, 2).contiguous())
         self.register_buffer("ones", torch.ones(1, pos.shape[1], 1))
         for name, tables in (("rope", rope), ("mem_rope", mem_rope)):
             self.register_buffer(f"{name}_cos", tables.cos)
             self.register_buffer(f"{name}_sin", tables.sin)
 
     def forward(self, x: Tensor, keys: Keys) -> Tensor:
-        """x [1,N,C]. Returns [B,N,C]."""
+        """x [1,C,N]. Returns [B,N,C]."""
+        if self.pos_at_input:
+            x = x + self.pos_0
+        x = x.transpose(1, 2)
         rope = Rope(self.rope_cos, self.rope_sin)
         mem_rope = Rope(self.mem_rope_cos, self.mem_rope_sin)
-        if self.pos_at_input:
-            x = x + 0.1 * self.pos
         ones = self.ones
         for layer in self.layers:
             x = layer(x, self.pos, ones, keys, rope, mem_rope)
@@ -207,7 +212,7 @@ def read_memory(attention: FusedMemoryAttention, feat: Tensor, mem: Tensor, mem_
     keys = Keys(objects, mem_keys.flatten(0, 1), mem_mask.reshape(-1, 1, 1).expand(-1, turned, -1),
                 torch.cat((ptr_keys, torch.ones_like(mask), mask), dim=2),
                 torch.cat((mem.flatten(1, 2), pointers), dim=1))
-    x = attention(feat.flatten(2).transpose(1, 2), keys)
+    x = attention(feat.flatten(2), keys)
     return x.transpose(1, 2).unflatten(2, feat.shape[2:])
 
 

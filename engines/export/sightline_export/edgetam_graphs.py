@@ -10,13 +10,14 @@ from typing import Callable
 
 import torch
 import torch.nn.functional as F
+from timm.layers import SqueezeExcite
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from . import ExportError, two_way
 from .attention import FusedLayer, FusedMemoryAttention, Parts, Projections, Rope, read_memory
 from .perceiver import Perceiver
-from .rewrites import Block, Downsampler, chained
+from .rewrites import Block, Downsampler, Gate, chained
 from .sam2_graphs import MaskDownsample as MaskDownsample
 from .sam2_graphs import by_object, pick
 
@@ -30,7 +31,10 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.vision, decoder = copy.deepcopy(model.vision_encoder), model.mask_decoder
         # RepViT's training branches summed into one convolution by its own code: 8 % less time.
-        self.vision.backbone.timm_model = reparameterize_model(self.vision.backbone.timm_model)
+        backbone = self.vision.backbone.timm_model = reparameterize_model(self.vision.backbone.timm_model)
+        for name, layer in list(backbone.named_modules()):
+            if isinstance(layer, SqueezeExcite):
+                backbone.set_submodule(name, Gate(layer))
         # Nothing reads the fine levels but the decoder's own projections.
         neck = self.vision.neck
         if not {0, 1}.isdisjoint(neck.fpn_top_down_levels):
@@ -196,7 +200,8 @@ class MemoryEncoder(nn.Module):
         super().__init__()
         self.model, published = model, model.memory_encoder
         downsampler = published.mask_downsampler
-        self.downsample = Downsampler([(step.conv, step.layer_norm) for step in downsampler.layers], downsampler.final_conv)
+        self.downsample = Downsampler([(step.conv, step.layer_norm) for step in downsampler.layers],
+                                      downsampler.final_conv)
         self.fuse = nn.Sequential(*(Block(layer.depthwise_conv, layer.layer_norm, layer.pointwise_conv1,
                                           layer.pointwise_conv2, layer.scale)
                                     for layer in published.memory_fuser.layers))

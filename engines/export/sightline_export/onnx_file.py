@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import math
 import warnings
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
@@ -15,6 +17,8 @@ from .graph import Graph
 
 # How open sizes are called in the files.
 OBJECTS, SLOTS = "objects", "slots"
+# Numbers in a tensor, from which on a pass over it shows.
+LARGE = 2**18
 DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.INT64: "i64"}
 
 
@@ -43,6 +47,66 @@ def fold(path: Path) -> None:
                          disabled_optimizers=["MatMulAddFusion"])
 
 
+def known_shapes(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inner tensors' shapes in terms of the open sizes, `512*slots + 64`."""
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    del model.graph.value_info[:]
+    return list(SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info)
+
+
+def pin_reshapes(model: onnx.ModelProto) -> None:
+    """Gives a Reshape that leaves one size open a constant, and drops the arithmetic that made its shape."""
+    graph = model.graph
+    constants = {value.name for value in graph.initializer}
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in known_shapes(model)}
+    for node in graph.node:
+        sizes = shapes.get(node.output[0])
+        if node.op_type != "Reshape" or node.input[1] in constants or sizes is None:
+            continue
+        pinned = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in sizes]
+        if pinned.count(-1) <= 1:
+            node.input[1] = f"{node.name}/pinned"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(pinned, np.int64), node.input[1]))
+    wanted, kept = {value.name for value in graph.output}, []
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    replace(graph.node, kept[::-1])
+    replace(graph.initializer, [value for value in graph.initializer if value.name in wanted])
+
+
+def spread_biases(model: onnx.ModelProto) -> None:
+    """Gives the bias of a large linear layer as many axes as its sum has, so that the two stay two operators.
+
+    ONNX Runtime would make one of them, which writes the bias into every row on one thread before it multiplies:
+    5 % of an image encoder made of linear layers.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    constants = {value.name: value for value in model.graph.initializer}
+    products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
+    for node in model.graph.node:
+        if node.op_type != "Add" or products.isdisjoint(node.input):
+            continue
+        for index, name in enumerate(node.input):
+            shape = shapes.get(node.output[0], [])
+            if name in constants and len(constants[name].dims) == 1 and math.prod(shape) >= LARGE and len(shape) > 2:
+                node.input[index] = f"{node.name}/spread"
+                value = onnx.numpy_helper.to_array(constants[name]).reshape([1] * (len(shape) - 1) + [-1])
+                model.graph.initializer.append(onnx.numpy_helper.from_array(value, node.input[index]))
+    read = {name for node in model.graph.node for name in node.input}
+    replace(model.graph.initializer, [value for value in model.graph.initializer if value.name in read])
+
+
+def replace(field, items: list) -> None:
+    """Sets a repeated field."""
+    copies = [type(item).FromString(item.SerializeToString()) for item in items]
+    del field[:]
+    field.extend(copies)
+
+
 def write(graph: Graph, path: Path) -> onnx.ModelProto:
     """Exports, pins the output shapes, drops what would make two exports differ."""
     with warnings.catch_warnings(), no_repeats(), torch.no_grad():
@@ -60,6 +124,9 @@ def write(graph: Graph, path: Path) -> onnx.ModelProto:
         raise ExportError(f"{graph.name}: expected standard operators only, got {', '.join(foreign)}")
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    spread_biases(model)
+    if graph.dynamic:
+        pin_reshapes(model)
     results = (results,) if isinstance(results, torch.Tensor) else results
     for value, tensor in zip(model.graph.output, results, strict=True):
         dims = value.type.tensor_type.shape
@@ -81,15 +148,12 @@ def has_open_slots(model: onnx.ModelProto) -> bool:
 
 
 def name_sizes(model: onnx.ModelProto) -> None:
-    """Notes the shape of every inner tensor in terms of the open sizes, `512*slots + 64`.
+    """Notes the shape of every inner tensor in terms of the open sizes.
 
     Otherwise ONNX Runtime cannot know that the scores fit where the scores before the mask were: fresh
     pages for each cost memory attention a tenth of its time. The smaller graphs gain nothing by it.
     """
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    known = SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info
-    model.graph.value_info.extend(sorted(known, key=lambda value: value.name))
+    model.graph.value_info.extend(sorted(known_shapes(model), key=lambda value: value.name))
 
 
 def sign(model: onnx.ModelProto, name: str, path: Path) -> onnx.ModelProto:

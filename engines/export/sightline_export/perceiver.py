@@ -37,7 +37,8 @@ class Layer(nn.Module):
         with torch.no_grad():
             self.register_buffer("query", cross.q_proj.weight * cross.scaling)
             self.register_buffer("own_query", own.q_proj.weight * own.scaling)
-            self.register_buffer("own_value", (own.o_proj.weight.double() @ own.v_proj.weight.double()).float())
+            self.register_buffer("own_value", (own.o_proj.weight.double() @ own.v_proj.weight.double()).to(
+                own.o_proj.weight.dtype))
 
     def forward(self, latents: Tensor, tokens: Tensor, pos: Tensor) -> Tensor:
         """latents [1 or B,L,c]; tokens [B,W,N/W,c] in W windows; pos [1,N,c] -> [B,L,c]."""
@@ -73,7 +74,8 @@ class Perceiver(nn.Module):
 
     def split(self, features: Tensor) -> Tensor:
         """[B,c,F,F] -> [B,W,N/W,c]."""
-        parts = features.permute(0, 2, 3, 1).contiguous().unflatten(2, (self.windows, -1)).unflatten(1, (self.windows, -1))
+        parts = features.permute(0, 2, 3, 1).contiguous()
+        parts = parts.unflatten(2, (self.windows, -1)).unflatten(1, (self.windows, -1))
         return parts.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -6,12 +6,29 @@ from torch import Tensor, nn
 
 def chained(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Two 1x1 convolutions as one: `second(first(x))`."""
-    both = nn.Conv2d(first.in_channels, second.out_channels, 1)
+    both = nn.Conv2d(first.in_channels, second.out_channels, 1, dtype=first.weight.dtype)
     with torch.no_grad():
         outer, inner = second.weight.double().flatten(1), first.weight.double().flatten(1)
         both.weight.copy_((outer @ inner)[..., None, None])
         both.bias.copy_(outer @ first.bias.double() + second.bias.double())
     return both
+
+
+class Gate(nn.Module):
+    """`timm`'s `SqueezeExcite` with its gate enlarged to the picture before the two are multiplied.
+
+    ONNX Runtime keeps channels in blocks as long as shapes are the same, and moves every tensor out of them
+    and back where they are not: in RepViT twice for each of ten gates.
+    """
+
+    def __init__(self, published: nn.Module):
+        super().__init__()
+        self.published = published
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.published
+        y = layer.fc2(layer.act(layer.bn(layer.fc1(nn.functional.adaptive_avg_pool2d(x, 1)))))
+        return x * nn.functional.interpolate(layer.gate(y), scale_factor=int(x.shape[-1]), mode="nearest")
 
 
 class NormedConv(nn.Module):
@@ -26,7 +43,7 @@ class NormedConv(nn.Module):
         self.stride, self.padding, self.eps = conv.stride, conv.padding, norm.eps
         with torch.no_grad():
             for name, value in (("weight", conv.weight), ("bias", conv.bias)):
-                self.register_buffer(name, (value.double() - value.double().mean(0, keepdim=True)).float())
+                self.register_buffer(name, (value.double() - value.double().mean(0, keepdim=True)).to(value.dtype))
             for name, value in (("gain", norm.weight), ("shift", norm.bias)):
                 self.register_buffer(name, value[:, None, None].clone())
 

@@ -16,21 +16,13 @@ use sightline_engine_api::{
     check_bindings,
 };
 
-use crate::OrtRuntime;
+use crate::{GpuOptions, OrtProvider, OrtRuntime, provider};
 
-/// What of ONNX Runtime runs the graphs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OrtProvider {
-    /// The processor.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU. No build of ours has it yet: asking for it is an error, never the CPU in its place.
-    Cuda {
-        /// The driver's number for it.
-        ordinal: u32,
-    },
-}
+/// How long an idle worker looks for more work before it sleeps, where spinning is off: from one operator to the
+/// next, never from one frame to the next. README.md has the measurement.
+const SPIN_US: &str = "10";
+/// From this version on it can be limited.
+const SPIN_LIMIT_SINCE: (u32, u32) = (1, 27);
 
 /// How a graph is loaded.
 #[derive(Debug, Clone)]
@@ -40,24 +32,32 @@ pub struct OrtOptions {
     /// Threads that share one operator's work, the calling one among them.
     pub threads: NonZeroUsize,
     /// Whether idle worker threads burn their core for a while in the hope of more work. Off by default: the other
-    /// elements of the pipeline need those cores (README.md has the measurement).
+    /// elements of the pipeline need those cores, and 10 µs are enough (README.md has the measurements).
     pub spinning: bool,
+    /// What a GPU's providers look at.
+    pub gpu: GpuOptions,
 }
 
 impl Default for OrtOptions {
     fn default() -> Self {
-        Self { provider: OrtProvider::Cpu, threads: NonZeroUsize::MIN, spinning: false }
+        let provider = OrtProvider::Cpu;
+        Self { provider, threads: NonZeroUsize::MIN, spinning: false, gpu: GpuOptions::default() }
     }
 }
 
-/// A graph in ONNX Runtime. Takes and gives host tensors only.
+/// A graph in ONNX Runtime. Takes and gives host tensors, which ONNX Runtime copies to a GPU and back; with the feature
+/// `cuda` also tensors that all lie where it runs, which it reads and writes in place.
 #[derive(Debug)]
 pub struct OrtEngine {
     name: String,
     provider: String,
+    device: Device,
     /// In the session's order: tensors are given to it as they come.
     io: GraphIo,
     session: Session,
+    // Dropped after the session, whose stream its orders keep.
+    #[cfg(feature = "cuda")]
+    bindings: crate::bound::Bindings,
 }
 
 impl OrtEngine {
@@ -74,7 +74,7 @@ impl OrtEngine {
         declared: Option<&GraphIo>,
         options: &OrtOptions,
     ) -> Result<Self, EngineError> {
-        let session = builder(runtime, name, options)?.commit_from_file(path).map_err(|error| {
+        let session = builder(runtime, name, declared, options)?.commit_from_file(path).map_err(|error| {
             EngineError::new(
                 Kind::Model,
                 format_args!("{name} file {:?}", path.display().to_string()),
@@ -82,7 +82,7 @@ impl OrtEngine {
                 error,
             )
         })?;
-        Self::new(runtime, name, session, declared)
+        Self::new(runtime, name, session, declared, options)
     }
 
     /// Loads a graph from memory; the bytes are not needed afterwards.
@@ -96,10 +96,11 @@ impl OrtEngine {
         declared: Option<&GraphIo>,
         options: &OrtOptions,
     ) -> Result<Self, EngineError> {
-        let session = builder(runtime, name, options)?.commit_from_memory(bytes).map_err(|error| {
-            EngineError::new(Kind::Model, name, "an ONNX graph this runtime can load", error)
-        })?;
-        Self::new(runtime, name, session, declared)
+        let session =
+            builder(runtime, name, declared, options)?.commit_from_memory(bytes).map_err(|error| {
+                EngineError::new(Kind::Model, name, "an ONNX graph this runtime can load", error)
+            })?;
+        Self::new(runtime, name, session, declared, options)
     }
 
     fn new(
@@ -107,6 +108,7 @@ impl OrtEngine {
         name: &str,
         session: Session,
         declared: Option<&GraphIo>,
+        options: &OrtOptions,
     ) -> Result<Self, EngineError> {
         let found = GraphIo {
             inputs: ports(name, "input", session.inputs())?,
@@ -122,9 +124,20 @@ impl OrtEngine {
                 }
             }
         };
-        let provider = format!("onnxruntime {}/cpu", runtime.version());
+        let provider = format!("onnxruntime {}/{}", runtime.version(), options.provider);
         tracing::debug!(graph = name, provider, "graph loaded");
-        Ok(Self { name: name.to_owned(), provider, io, session })
+        Ok(Self {
+            name: name.to_owned(),
+            provider,
+            device: options.provider.device(),
+            io,
+            session,
+            #[cfg(feature = "cuda")]
+            bindings: crate::bound::Bindings::new(
+                crate::provider::gpu::captures(options, has_open_sizes(declared)),
+                options.gpu.orders.clone(),
+            ),
+        })
     }
 }
 
@@ -138,31 +151,51 @@ impl Engine for OrtEngine {
     }
 
     fn device(&self) -> Device {
-        Device::Cpu
+        self.device
     }
 
     fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// Runs on the calling thread; the event is over when it returns. There is one context and one stream.
+    /// On host tensors the run is over when this returns. There is one context, and a session's work is on one stream,
+    /// put in order with the one that is named.
     fn enqueue(
         &mut self,
         context: usize,
-        _stream: Stream,
+        stream: Stream,
         inputs: &[TensorRef<'_>],
         outputs: &mut [TensorMut<'_>],
     ) -> Result<Event, EngineError> {
-        let Self { name, io, session, .. } = self;
         if context != 0 {
             return Err(EngineError::new(
                 Kind::Interface,
-                format_args!("{name} context"),
+                format_args!("{} context", self.name),
                 "0, the only one",
                 context,
             ));
         }
-        check_bindings(name, io, inputs, outputs)?;
+        check_bindings(&self.name, &self.io, inputs, outputs)?;
+        #[cfg(feature = "cuda")]
+        if inputs.iter().any(|input| matches!(input, TensorRef::Device(_)))
+            || outputs.iter().any(|output| matches!(output, TensorMut::Device(_)))
+        {
+            let graph = (self.name.as_str(), &self.io, self.device);
+            return self.bindings.run(graph, &mut self.session, stream, inputs, outputs);
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = stream;
+        self.run_on_host(inputs, outputs)
+    }
+}
+
+impl OrtEngine {
+    fn run_on_host(
+        &mut self,
+        inputs: &[TensorRef<'_>],
+        outputs: &mut [TensorMut<'_>],
+    ) -> Result<Event, EngineError> {
+        let Self { name, io, session, .. } = self;
         // Before the run: a run whose result has nowhere to go is not worth its time.
         for (port, output) in io.outputs.iter().zip(outputs.iter()) {
             if matches!(output, TensorMut::Device(_)) {
@@ -195,27 +228,38 @@ impl Engine for OrtEngine {
     }
 }
 
-fn builder(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> Result<SessionBuilder, EngineError> {
-    if let OrtProvider::Cuda { ordinal } = options.provider {
-        return Err(EngineError::new(
-            Kind::Unavailable,
-            format_args!("{name} provider"),
-            format_args!("onnxruntime/cuda:{ordinal}"),
-            "a build without it (only onnxruntime/cpu is built in)",
-        ));
-    }
-    configure(runtime, name, options).map_err(|error| {
+fn builder(
+    runtime: &OrtRuntime,
+    name: &str,
+    declared: Option<&GraphIo>,
+    options: &OrtOptions,
+) -> Result<SessionBuilder, EngineError> {
+    let builder = configure(runtime, name, options).map_err(|error| {
         EngineError::new(Kind::Unavailable, format_args!("{name} session options"), "to be taken", error)
-    })
+    })?;
+    provider::register(runtime, name, builder, options, has_open_sizes(declared))
+}
+
+/// Whether sizes of the graph may differ from run to run; what was not declared may.
+fn has_open_sizes(declared: Option<&GraphIo>) -> bool {
+    declared.is_none_or(|io| io.inputs.iter().chain(&io.outputs).any(|port| port.fixed_shape().is_none()))
 }
 
 fn configure(runtime: &OrtRuntime, name: &str, options: &OrtOptions) -> ort::Result<SessionBuilder> {
     // `session.set_denormal_as_zero` stays off: README.md says why.
-    Ok(Session::builder(runtime.environment())?
+    let builder = Session::builder(runtime.environment())?;
+    // What does not know the second entry would take the first to mean spinning without an end.
+    let builder = if !options.spinning && runtime.is_at_least(SPIN_LIMIT_SINCE) {
+        builder
+            .with_intra_op_spinning(true)?
+            .with_config_entry("session.intra_op.spin_duration_us", SPIN_US)?
+    } else {
+        builder.with_intra_op_spinning(options.spinning)?
+    };
+    Ok(builder
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(options.threads.get())?
         .with_inter_threads(1)?
-        .with_intra_op_spinning(options.spinning)?
         .with_inter_op_spinning(false)?
         .with_log_id(name)?
         .with_log_level(ort::logging::LogLevel::Warning)?)

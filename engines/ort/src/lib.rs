@@ -3,10 +3,14 @@
 //! [`locate`] finds the library, [`OrtRuntime::load`] opens it, [`OrtEngine::from_bytes`] loads a graph.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cuda")]
+mod bound;
 mod engine;
 mod locate;
+mod provider;
 mod runtime;
 
-pub use engine::{OrtEngine, OrtOptions, OrtProvider};
-pub use locate::locate;
+pub use engine::{OrtEngine, OrtOptions};
+pub use locate::{locate, locate_for};
+pub use provider::{GpuOptions, OrtProvider};
 pub use runtime::OrtRuntime;

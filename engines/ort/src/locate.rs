@@ -7,6 +7,8 @@ use std::{
 
 use sightline_engine_api::{EngineError, Kind};
 
+use crate::OrtProvider;
+
 /// What the loader calls the library, before any version.
 const SONAME: &str = "libonnxruntime.so";
 
@@ -49,17 +51,26 @@ impl Surroundings {
 
 /// Finds the ONNX Runtime library. Looked at, in this order: the file (or its folder) that `SIGHTLINE_ONNXRUNTIME`
 /// names, then `ORT_DYLIB_PATH`; beside the running executable and in `../lib` from there;
-/// `$XDG_DATA_HOME/sightline/lib` (`~/.local/share/sightline/lib`); the system's library folders. Nothing depends
-/// on the working directory.
+/// `$XDG_DATA_HOME/sightline/lib` (`~/.local/share/sightline/lib`) and `cuda` in it; the system's library folders.
+/// Nothing depends on the working directory.
 ///
 /// # Errors
 /// `Kind::Unavailable` when a variable names something that is not there, or when no place has the library: the
 /// error lists each place and what to type.
 pub fn locate() -> Result<PathBuf, EngineError> {
-    search(&Surroundings::real())
+    locate_for(OrtProvider::Cpu)
 }
 
-fn search(around: &Surroundings) -> Result<PathBuf, EngineError> {
+/// As [`locate`], for what is to run the graphs: for a GPU, `cuda` comes before the data folder's `lib` it lies in.
+/// `cuda` is where the library that was built for one is kept, its providers beside it.
+///
+/// # Errors
+/// As [`locate`].
+pub fn locate_for(provider: OrtProvider) -> Result<PathBuf, EngineError> {
+    search(&Surroundings::real(), provider != OrtProvider::Cpu)
+}
+
+fn search(around: &Surroundings, gpu: bool) -> Result<PathBuf, EngineError> {
     let mut tried = Vec::new();
     for (name, value) in &around.variables {
         let Some(value) = value else {
@@ -85,7 +96,11 @@ fn search(around: &Surroundings) -> Result<PathBuf, EngineError> {
         .map(|folder| vec![folder.to_owned(), folder.join("../lib")])
         .into_iter()
         .flatten()
-        .chain(around.data_home.as_ref().map(|home| home.join("sightline/lib")))
+        .chain(around.data_home.iter().flat_map(|home| {
+            let lib = home.join("sightline/lib");
+            let cuda = lib.join("cuda");
+            if gpu { [cuda, lib] } else { [lib, cuda] }
+        }))
         .chain(around.system.iter().cloned());
     for folder in folders {
         if let Some(found) = newest(&folder) {
@@ -156,18 +171,24 @@ mod tests {
             system: vec![at("missing"), at("usr/lib")],
             ..nowhere()
         };
-        assert_eq!(search(&around).unwrap(), system);
+        assert_eq!(search(&around, false).unwrap(), system);
         let data = put(&at("data/sightline/lib"), "libonnxruntime.so.1.31.1");
-        assert_eq!(search(&around).unwrap(), data);
+        assert_eq!(search(&around, false).unwrap(), data);
+        let cuda = put(&at("data/sightline/lib/cuda"), "libonnxruntime.so.1.30.0");
+        assert_eq!(search(&around, false).unwrap(), data);
+        assert_eq!(search(&around, true).unwrap(), cuda, "for a GPU, that which was built for one");
+        fs::remove_file(&data).unwrap();
+        assert_eq!(search(&around, false).unwrap(), cuda, "it has the processor's provider too");
+        put(&at("data/sightline/lib"), "libonnxruntime.so.1.31.1");
         fs::create_dir_all(at("app/bin")).unwrap();
         put(&at("app/lib"), "libonnxruntime.so");
-        assert_eq!(search(&around).unwrap(), at("app/bin/../lib/libonnxruntime.so"));
+        assert_eq!(search(&around, false).unwrap(), at("app/bin/../lib/libonnxruntime.so"));
         let beside = put(&at("app/bin"), "libonnxruntime.so.1");
-        assert_eq!(search(&around).unwrap(), beside);
+        assert_eq!(search(&around, false).unwrap(), beside);
         around.variables[1].1 = Some(at("usr/lib").into());
-        assert_eq!(search(&around).unwrap(), system, "a variable may name the folder");
+        assert_eq!(search(&around, false).unwrap(), system, "a variable may name the folder");
         around.variables[0].1 = Some(data.clone().into());
-        assert_eq!(search(&around).unwrap(), data);
+        assert_eq!(search(&around, false).unwrap(), data);
     }
 
     #[test]
@@ -176,7 +197,7 @@ mod tests {
         put(root.path(), "libonnxruntime.so");
         let mut around = Surroundings { system: vec![root.path().to_owned()], ..nowhere() };
         around.variables[0].1 = Some("/nonexistent/libonnxruntime.so".into());
-        let error = search(&around).expect_err("not there");
+        let error = search(&around, false).expect_err("not there");
         assert_eq!(error.kind(), Kind::Unavailable);
         let text = error.to_string();
         assert!(text.contains("$SIGHTLINE_ONNXRUNTIME") && text.contains("/nonexistent/"), "{text}");
@@ -190,7 +211,7 @@ mod tests {
             system: vec!["/nonexistent/lib".into()],
             ..nowhere()
         };
-        let text = search(&around).expect_err("nowhere").to_string();
+        let text = search(&around, false).expect_err("nowhere").to_string();
         for part in [
             "make setup",
             "pip download",

@@ -7,6 +7,8 @@ use std::{
 use ort::{LoadDynamicError, environment::Environment, logging::LogLevel};
 use sightline_engine_api::{EngineError, Kind};
 
+use crate::OrtProvider;
+
 static RUNTIME: OnceLock<OrtRuntime> = OnceLock::new();
 /// The library that this process has opened, even if no environment came of it: it cannot be exchanged any more.
 static OPENED: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -71,6 +73,28 @@ impl OrtRuntime {
         &self.version
     }
 
+    /// The providers it was built with, of those this crate knows: `cpu`, `cuda`, `tensorrt`. What they need may still
+    /// be missing. A build without the feature `cuda` knows of the processor alone.
+    pub fn providers(&self) -> Vec<&'static str> {
+        #[cfg(feature = "cuda")]
+        return crate::provider::gpu::built_in();
+        #[cfg(not(feature = "cuda"))]
+        vec!["cpu"]
+    }
+
+    /// Refuses a provider that this build or the library does not have; what it needs may still be missing.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable`, saying what has it.
+    pub fn require(&self, provider: OrtProvider) -> Result<(), EngineError> {
+        crate::provider::require(self, provider)
+    }
+
+    /// Whether it is known to be `minor` of `major`, or later.
+    pub(crate) fn is_at_least(&self, since: (u32, u32)) -> bool {
+        at_least(&self.version, since)
+    }
+
     pub(crate) fn environment(&self) -> &Environment {
         &self.environment
     }
@@ -108,9 +132,29 @@ fn version(path: &Path, build_info: &str) -> String {
     named.or_else(built).unwrap_or("unknown").to_owned()
 }
 
+fn at_least(version: &str, since: (u32, u32)) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    let known = parts.next().flatten().zip(parts.next().flatten());
+    known.is_some_and(|known: (u32, u32)| known >= since)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        for (version, expected) in [
+            ("1.31.1", true),
+            ("1.27", true),
+            ("2.0.0", true),
+            ("1.9.0", false),
+            ("1.26.4", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(at_least(version, (1, 27)), expected, "{version}");
+        }
+    }
 
     #[test]
     fn the_version_comes_from_the_name_or_the_branch() {

@@ -10,6 +10,8 @@
 
 mod contract;
 mod files;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod load;
 pub mod manifest;
 mod provider;
@@ -22,7 +24,7 @@ use sightline_engine_api::EngineError;
 use sightline_engine_api::Kind;
 
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
-pub use load::{LoadOptions, default_threads, load};
+pub use load::{GpuLoad, LoadOptions, default_threads, load};
 pub use provider::Provider;
 pub use shared::{Turn, shared};
 /// Plans of TensorRT as files; there in every build.
@@ -50,4 +52,24 @@ pub fn probe_gpu() -> Result<String, EngineError> {
     return Ok(sightline_engine_cuda::probe()?.to_string());
     #[cfg(not(feature = "cuda"))]
     Err(EngineError::new(Kind::Unavailable, "NVIDIA GPU", "a build with the feature `cuda`", "one without"))
+}
+
+/// The providers of ONNX Runtime that a library was built with: `cpu`, and in a build with the feature `cuda` also
+/// `cuda` and `tensorrt`, whatever of what they need is missing. Opens the library, once for this process.
+///
+/// # Errors
+/// `Kind::Unavailable` when it cannot be opened, or in a build without the backend.
+pub fn onnxruntime_providers(library: &std::path::Path) -> Result<Vec<&'static str>, EngineError> {
+    #[cfg(feature = "ort")]
+    return Ok(sightline_engine_ort::OrtRuntime::load(library)?.providers());
+    #[cfg(not(feature = "ort"))]
+    {
+        let _ = library;
+        Err(EngineError::new(
+            Kind::Unavailable,
+            "ONNX Runtime",
+            "a build with the feature `ort`",
+            "one without",
+        ))
+    }
 }

@@ -1,5 +1,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
+#[cfg(feature = "cuda")]
+use sightline_engine_api::{Device, Stream};
 use sightline_engine_api::{DeviceOps, Engine, EngineError, GraphName, GraphSpec, Kind, Model, ModelSpec};
 
 use crate::{
@@ -20,6 +22,21 @@ pub struct LoadOptions {
     pub spinning: bool,
     /// The ONNX Runtime library; `None`: looked for in the usual places.
     pub onnxruntime: Option<PathBuf>,
+    /// What only a GPU's providers look at.
+    pub gpu: GpuLoad,
+}
+
+/// How a model is loaded on a GPU (`engines/ort/README.md`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GpuLoad {
+    /// Matrix products and convolutions in TensorFloat-32.
+    pub tf32: bool,
+    /// Graphs without open sizes are captured as CUDA graphs and replayed.
+    pub cuda_graphs: bool,
+    /// Where TensorRT keeps the engines it has built; `None`: `$XDG_DATA_HOME/sightline/tensorrt`.
+    pub engine_cache: Option<PathBuf>,
+    /// Options of the provider by the backend's own names.
+    pub extra: Vec<(String, String)>,
 }
 
 impl LoadOptions {
@@ -99,7 +116,7 @@ fn from_source(source: &ModelSource, options: &LoadOptions) -> Result<Model, Eng
         });
     }
     let backend = Backend::new(options).map_err(|error| error.within(&place))?;
-    assemble(spec, None, |name, graph| {
+    assemble(spec, backend.device(), |name, graph| {
         let bytes = source.graph(graph)?;
         backend.engine(name, &bytes, graph).map_err(|error| error.within(&place))
     })
@@ -136,15 +153,18 @@ fn assemble(
 struct Backend {
     runtime: &'static sightline_engine_ort::OrtRuntime,
     options: sightline_engine_ort::OrtOptions,
+    #[cfg(feature = "cuda")]
+    device: Option<Arc<sightline_engine_cuda::CudaDevice>>,
 }
 
 #[cfg(feature = "ort")]
 impl Backend {
     fn new(options: &LoadOptions) -> Result<Self, EngineError> {
-        use sightline_engine_ort::{OrtOptions, OrtProvider, OrtRuntime};
+        use sightline_engine_ort::{OrtOptions, OrtProvider, OrtRuntime, locate_for};
         let provider = match options.provider {
             Provider::Auto | Provider::OnnxRuntimeCpu => OrtProvider::Cpu,
             Provider::OnnxRuntimeCuda { ordinal } => OrtProvider::Cuda { ordinal },
+            Provider::OnnxRuntimeTensorRt { ordinal } => OrtProvider::TensorRt { ordinal },
             // `from_source` has turned to TensorRT before it came here.
             other @ Provider::TensorRt { .. } => {
                 return Err(EngineError::new(
@@ -157,12 +177,41 @@ impl Backend {
         };
         let path = match &options.onnxruntime {
             Some(path) => path.clone(),
-            None => sightline_engine_ort::locate()?,
+            None => locate_for(provider)?,
         };
+        let (threads, spinning) = (options.threads(), options.spinning);
+        let runtime = OrtRuntime::load(&path)?;
+        runtime.require(provider)?;
         Ok(Self {
-            runtime: OrtRuntime::load(&path)?,
-            options: OrtOptions { provider, threads: options.threads(), spinning: options.spinning },
+            runtime,
+            options: OrtOptions { provider, threads, spinning, gpu: gpu_options(&options.gpu) },
+            #[cfg(feature = "cuda")]
+            device: match provider.device() {
+                Device::Cuda { ordinal } => Some(crate::gpu::device(ordinal)?),
+                Device::Cpu => None,
+            },
         })
+    }
+
+    /// Whose memory the engines share.
+    fn device(&self) -> Option<Arc<dyn DeviceOps>> {
+        #[cfg(feature = "cuda")]
+        return self.device.clone().map(|device| device as Arc<dyn DeviceOps>);
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
+
+    fn options(&self, name: GraphName) -> Result<sightline_engine_ort::OrtOptions, EngineError> {
+        let options = self.options.clone();
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            let stream = if name == GraphName::ImageEncoder { Stream::ENCODE } else { Stream::TRACK };
+            let orders = sightline_engine_cuda::onnxruntime::Orders::new(device.clone(), stream)?;
+            let gpu = sightline_engine_ort::GpuOptions { orders: Some(orders), ..options.gpu };
+            return Ok(sightline_engine_ort::OrtOptions { gpu, ..options });
+        }
+        let _ = name;
+        Ok(options)
     }
 
     fn engine(
@@ -176,10 +225,20 @@ impl Backend {
             name.as_str(),
             bytes,
             Some(&graph.io),
-            &self.options,
+            &self.options(name)?,
         )?;
         Ok(Box::new(engine))
     }
+}
+
+#[cfg(feature = "ort")]
+fn gpu_options(load: &GpuLoad) -> sightline_engine_ort::GpuOptions {
+    let GpuLoad { tf32, cuda_graphs, engine_cache, extra } = load.clone();
+    let mut options = sightline_engine_ort::GpuOptions::default();
+    (options.tf32, options.cuda_graphs) = (tf32, cuda_graphs);
+    options.engine_cache = engine_cache.or_else(|| Some(files::data_home()?.join("sightline/tensorrt")));
+    options.extra = extra;
+    options
 }
 
 #[cfg(not(feature = "ort"))]
@@ -194,6 +253,10 @@ impl Backend {
             "a build with the feature `ort`",
             "one without",
         ))
+    }
+
+    fn device(&self) -> Option<Arc<dyn DeviceOps>> {
+        None
     }
 
     fn engine(

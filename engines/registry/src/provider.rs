@@ -16,6 +16,12 @@ pub enum Provider {
         /// The driver's number for it.
         ordinal: u32,
     },
+    /// ONNX Runtime on an NVIDIA GPU, by TensorRT where it can: `onnxruntime-tensorrt[:ORDINAL]`. An error where it is
+    /// not there.
+    OnnxRuntimeTensorRt {
+        /// The driver's number for it.
+        ordinal: u32,
+    },
     /// TensorRT with plans that were built here: `tensorrt`, `tensorrt:1`. An error where it is not there.
     TensorRt {
         /// The driver's number for it.
@@ -23,13 +29,18 @@ pub enum Provider {
     },
 }
 
+const CUDA: &str = "onnxruntime-cuda";
+const ORT_TENSORRT: &str = "onnxruntime-tensorrt";
+const TENSORRT: &str = "tensorrt";
+
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::OnnxRuntimeCpu => f.write_str("onnxruntime-cpu"),
-            Self::OnnxRuntimeCuda { ordinal } => write!(f, "onnxruntime-cuda:{ordinal}"),
-            Self::TensorRt { ordinal } => write!(f, "tensorrt:{ordinal}"),
+            Self::OnnxRuntimeCuda { ordinal } => write!(f, "{CUDA}:{ordinal}"),
+            Self::OnnxRuntimeTensorRt { ordinal } => write!(f, "{ORT_TENSORRT}:{ordinal}"),
+            Self::TensorRt { ordinal } => write!(f, "{TENSORRT}:{ordinal}"),
         }
     }
 }
@@ -45,12 +56,13 @@ impl FromStr for Provider {
         match (text, name, ordinal) {
             ("auto", ..) => Ok(Self::Auto),
             ("onnxruntime-cpu", ..) => Ok(Self::OnnxRuntimeCpu),
-            (_, "onnxruntime-cuda", Some(ordinal)) => Ok(Self::OnnxRuntimeCuda { ordinal }),
-            (_, "tensorrt", Some(ordinal)) => Ok(Self::TensorRt { ordinal }),
+            (_, CUDA, Some(ordinal)) => Ok(Self::OnnxRuntimeCuda { ordinal }),
+            (_, ORT_TENSORRT, Some(ordinal)) => Ok(Self::OnnxRuntimeTensorRt { ordinal }),
+            (_, TENSORRT, Some(ordinal)) => Ok(Self::TensorRt { ordinal }),
             _ => Err(EngineError::new(
                 Kind::Unavailable,
                 "provider",
-                "auto, onnxruntime-cpu, onnxruntime-cuda[:ORDINAL] or tensorrt[:ORDINAL]",
+                "auto, onnxruntime-cpu, onnxruntime-cuda[:ORDINAL], onnxruntime-tensorrt[:ORDINAL] or tensorrt[:ORDINAL]",
                 format_args!("{text:?}"),
             )),
         }
@@ -68,6 +80,7 @@ mod tests {
             Provider::OnnxRuntimeCpu,
             Provider::OnnxRuntimeCuda { ordinal: 3 },
             Provider::TensorRt { ordinal: 1 },
+            Provider::OnnxRuntimeTensorRt { ordinal: 1 },
         ] {
             assert_eq!(provider.to_string().parse::<Provider>().unwrap(), provider);
         }

@@ -12,13 +12,13 @@ use std::{
 };
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream, TensorMut,
-    TensorRef,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream,
+    TensorMut, TensorRef,
 };
 
 use self::gate::Gate;
 pub use self::turn::Turn;
-use crate::{LoadOptions, load};
+use crate::{GpuLoad, LoadOptions, load};
 
 /// The groups there are. A group ends with the last handle on its engines.
 static GROUPS: Mutex<BTreeMap<String, Weak<Pool>>> = Mutex::new(BTreeMap::new());
@@ -46,14 +46,17 @@ struct Asked {
 
 impl std::fmt::Display for Asked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LoadOptions { provider, threads, spinning, onnxruntime } = &self.options;
+        let LoadOptions { provider, threads, spinning, onnxruntime, gpu } = &self.options;
         write!(f, "model {:?} with provider {provider}, ", self.model)?;
         match threads {
             Some(threads) => write!(f, "threads {threads}")?,
             None => f.write_str("threads as they are best")?,
         }
         write!(f, ", spinning {spinning}")?;
-        onnxruntime.as_ref().map_or(Ok(()), |path| write!(f, ", ONNX Runtime {}", path.display()))
+        if let Some(path) = onnxruntime {
+            write!(f, ", ONNX Runtime {}", path.display())?;
+        }
+        if *gpu == GpuLoad::default() { Ok(()) } else { write!(f, ", {gpu:?}") }
     }
 }
 

@@ -45,18 +45,18 @@ pub fn examine_plans(ordinal: u32) -> Result<Vec<(PathBuf, Option<plan::PlanErro
 }
 
 /// The GPU of a number, as plans know it.
+#[cfg(feature = "cuda")]
 fn gpu(ordinal: u32) -> Result<Gpu, EngineError> {
-    Err(no_device(ordinal))
+    let info = crate::gpu::device(ordinal)?.info().clone();
+    let (major, minor) = info.capability;
+    Ok(Gpu { sm: 10 * major + minor, name: info.name, multiprocessors: info.multiprocessors })
 }
 
-fn no_device(ordinal: u32) -> EngineError {
+#[cfg(not(feature = "cuda"))]
+fn gpu(ordinal: u32) -> Result<Gpu, EngineError> {
     let subject = format!("device cuda:{ordinal}");
-    EngineError::new(
-        sightline_engine_api::Kind::Unavailable,
-        subject,
-        "a build with engines/cuda",
-        "one without",
-    )
+    let expected = "a build with the feature `cuda`";
+    Err(EngineError::new(sightline_engine_api::Kind::Unavailable, subject, expected, "one without"))
 }
 
 #[cfg(feature = "tensorrt")]
@@ -71,7 +71,7 @@ mod backend {
     use sightline_engine_api::{DeviceOps, Engine, GraphName, GraphSpec};
     use sightline_engine_tensorrt::{DeviceAccess, Runtime, TensorRt, TensorRtEngine};
 
-    use super::{EngineError, Gpu, ModelSource, PathBuf, folders, gpu, no_device};
+    use super::{EngineError, Gpu, ModelSource, PathBuf, folders, gpu};
 
     /// Each graph runs on one stream only, where its runs are one after the other.
     const CONTEXTS: usize = 1;
@@ -110,7 +110,9 @@ mod backend {
 
     /// The device, lent to TensorRT.
     fn access(ordinal: u32) -> Result<DeviceAccess, EngineError> {
-        Err(no_device(ordinal))
+        let device = crate::gpu::device(ordinal)?;
+        let ops = Arc::clone(&device) as Arc<dyn DeviceOps>;
+        Ok(DeviceAccess { ops, enter: Arc::new(move |stream| Ok(device.enter(stream)?)) })
     }
 }
 

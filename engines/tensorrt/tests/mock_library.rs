@@ -5,6 +5,8 @@ mod support;
 
 use std::{
     fs,
+    path::Path,
+    process::Command,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -32,6 +34,23 @@ fn run(engine: &mut TensorRtEngine, tensors: [&DeviceTensor; 3]) -> Result<(), E
 
 fn engine(runtime: &Runtime, plan: &str) -> TensorRtEngine {
     TensorRtEngine::new(vec![runtime.deserialise("attention", plan.as_bytes(), None).unwrap()], 1).unwrap()
+}
+
+/// A shim that was built from any minor's headers calls what the lowest minor's library has where it has it.
+#[test]
+fn what_the_shim_calls_is_where_the_lowest_minor_has_it() {
+    for (major, headers) in support::majors() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mock");
+        let output =
+            Command::new("python3").arg(here.join("mock.py")).args([headers, "--slots"]).output().unwrap();
+        let found = String::from_utf8(output.stdout).unwrap();
+        let pinned = fs::read_to_string(here.join(format!("slots-{major}.txt"))).unwrap();
+        let pinned: Vec<_> = pinned.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(pinned.len(), 19);
+        for line in pinned {
+            assert!(found.lines().any(|other| other == line), "{line} in the headers of {major}");
+        }
+    }
 }
 
 #[test]

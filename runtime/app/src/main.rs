@@ -9,6 +9,7 @@ mod engines;
 mod eval;
 mod feed;
 mod gstreamer;
+mod heap;
 mod models;
 mod observe;
 mod pictures;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .without_time()
         .init();
+    if matches!(cli.command, Command::Run(_) | Command::Serve(_)) {
+        heap::settle();
+    }
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),

@@ -102,6 +102,14 @@ impl Served {
         }
     }
 
+    /// What its C library's allocator was told.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn tunables(&self) -> String {
+        let environment = std::fs::read(format!("/proc/{}/environ", self.child.id())).unwrap();
+        let text = String::from_utf8_lossy(&environment).into_owned();
+        text.split('\0').find_map(|pair| pair.strip_prefix("GLIBC_TUNABLES=")).unwrap_or_default().to_owned()
+    }
+
     /// SIGTERM; how long the end took, and stdout.
     fn stop(mut self) -> (Duration, String) {
         let begun = Instant::now();
@@ -127,6 +135,11 @@ fn a_feed_that_fails_fails_alone_and_comes_back() {
          jsonl = {late_lines:?}\n"
     );
     let served = serve(folder.path(), &feeds);
+    // What keeps its memory flat; a caller who has settings of his own keeps them.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if !std::env::vars().any(|(name, _)| name.starts_with("MALLOC_")) {
+        assert!(served.tunables().contains("glibc.malloc."), "{:?}", served.tunables());
+    }
     served.wait("the ball is followed", |served| {
         served.metric("sightline_frames_total{feed=\"ball\",outcome=\"masks\",reason=\"\"}") > 20.0
     });

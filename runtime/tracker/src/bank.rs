@@ -8,116 +8,13 @@
 //! On a device the memory encoder and the decoder write their slots themselves ([`Bank::memory_place`]); what they
 //! wrote counts once the frame is known to be good and [`Bank::put`] says so.
 
-use half::{bf16, slice::HalfFloatSliceExt};
 use sightline_core::DType;
 use sightline_engine_api::{DeviceTensor, EngineError, ModelSpec};
 
-use crate::slab::{Ground, Slab, part};
-
-/// Values of one size, slot by slot; on the host memories are stored as `memory.dtype` says.
-enum Slots {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-    /// Those of all banks: slot `i` of all lies together, so that what objects that run together leave on one frame is
-    /// one tensor. The first value of this bank's first slot, and values from a slot to the next.
-    Device {
-        all: DeviceTensor,
-        first: usize,
-        step: usize,
-    },
-}
-
-impl Slots {
-    fn new(elements: usize, round_to_bf16: bool) -> Self {
-        if round_to_bf16 { Self::Bf16(vec![bf16::ZERO; elements]) } else { Self::F32(vec![0.0; elements]) }
-    }
-
-    /// A slot on the device.
-    fn device(&self, slot: usize, elements: usize) -> Option<DeviceTensor> {
-        match self {
-            Self::Device { all, first, step } => Some(part(all, first + slot * step, elements)),
-            _ => None,
-        }
-    }
-
-    /// On a device it is there already.
-    fn write(&mut self, slot: usize, values: &[f32]) {
-        let at = slot * values.len()..(slot + 1) * values.len();
-        match self {
-            Self::F32(data) => data[at].copy_from_slice(values),
-            Self::Bf16(data) => data[at].convert_from_f32_slice(values),
-            Self::Device { .. } => {}
-        }
-    }
-
-    fn read(
-        &self,
-        ground: &Ground,
-        slot: usize,
-        to: &mut Slab,
-        start: usize,
-        elements: usize,
-    ) -> Result<(), EngineError> {
-        if let (Some(from), Some(to)) = (self.device(slot, elements), to.device(start, elements)) {
-            return ground.copy(&from, &to);
-        }
-        let (at, to) = (slot * elements..(slot + 1) * elements, to.host_mut());
-        match self {
-            Self::F32(data) => to[start..start + elements].copy_from_slice(&data[at]),
-            Self::Bf16(data) => data[at].convert_to_f32_slice(&mut to[start..start + elements]),
-            Self::Device { .. } => {} // one model is on one ground
-        }
-        Ok(())
-    }
-
-    fn copy(
-        &mut self,
-        ground: &Ground,
-        to: usize,
-        other: &Self,
-        from: usize,
-        elements: usize,
-    ) -> Result<(), EngineError> {
-        if let (Some(from), Some(to)) = (other.device(from, elements), self.device(to, elements)) {
-            return ground.copy(&from, &to);
-        }
-        let (to, from) = (to * elements, from * elements);
-        match (self, other) {
-            (Self::F32(a), Self::F32(b)) => a[to..to + elements].copy_from_slice(&b[from..from + elements]),
-            (Self::Bf16(a), Self::Bf16(b)) => a[to..to + elements].copy_from_slice(&b[from..from + elements]),
-            _ => {} // one model has one type
-        }
-        Ok(())
-    }
-
-    /// Copies the slots that are in use; on the host, all.
-    fn copy_used<T>(
-        &mut self,
-        ground: &Ground,
-        other: &Self,
-        used: &[Option<T>],
-        elements: usize,
-    ) -> Result<(), EngineError> {
-        match (&mut *self, other) {
-            (Self::F32(a), Self::F32(b)) => a.copy_from_slice(b),
-            (Self::Bf16(a), Self::Bf16(b)) => a.copy_from_slice(b),
-            _ => {
-                for (slot, _) in used.iter().enumerate().filter(|(_, used)| used.is_some()) {
-                    self.copy(ground, slot, other, slot, elements)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::F32(data) => data.capacity() * 4,
-            Self::Bf16(data) => data.capacity() * 2,
-            Self::Device { .. } => 0,
-        }
-    }
-}
+use crate::{
+    slab::{Ground, Slab},
+    slots::Slots,
+};
 
 /// What a frame leaves behind.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,7 @@
 //! A model's graphs with the buffers that lie between them, one call a graph.
 
+mod prompted;
+
 use std::time::{Duration, Instant};
 
 use sightline_core::{DType, NormBox, Shape, StageTimes, TensorView};
@@ -10,11 +12,13 @@ use crate::{
     binder::{Bound, BoundModel, Given, Source},
     object::Decoded,
     prompt,
-    said::{Flags, IOUS, LOGITS, Places, SCORES, Said, move_to, place},
+    said::{Flags, LOGITS, Places, SCORES, Said, move_to, place},
     slab::{Ground, Intake, Slab},
     view,
     window::Window,
 };
+
+pub(crate) use self::prompted::Points;
 
 /// Logits fed back to a graph are clamped to this, as the published predictor does.
 const LOGIT_LIMIT: f32 = 32.0;
@@ -134,7 +138,7 @@ impl Graphs {
         if self.ground.is_device() {
             let mask = self.mask_elements;
             let said = &mut self.said[..self.taken];
-            let parts = said.iter_mut().map(|said| said.values.to_download(LOGITS + said.count * mask));
+            let parts = said.iter_mut().map(|said| said.values.downloaded(LOGITS + said.count * mask));
             let mut parts: Vec<_> = parts.filter_map(Result::transpose).collect::<Result<_, _>>()?;
             timed(&mut self.times.decoder, || self.ground.download(&mut parts))?;
             drop(parts);
@@ -236,22 +240,6 @@ impl Graphs {
         self.prev_mask.tell(&self.ground, start, self.mask_elements)
     }
 
-    /// Sets `mask_input` to the logits of an earlier run on the same frame.
-    pub(crate) fn set_mask_input(&mut self, logits: &[f32]) -> Result<(), EngineError> {
-        fill_clamped(self.mask_input.host_mut(), Some(logits));
-        self.mask_input.tell(&self.ground, 0, self.mask_elements)
-    }
-
-    /// The same where nobody has waited for that run yet.
-    pub(crate) fn refine_decoded(&mut self, seat: usize, lane: usize) -> Result<(), EngineError> {
-        let mask = self.mask_elements;
-        let logits = self.said[seat].values.device(LOGITS + lane * mask, mask);
-        match logits.zip(self.mask_input.device(0, mask)) {
-            Some((from, to)) => self.ground.clamp(&from, LOGIT_LIMIT, &to),
-            None => Ok(()),
-        }
-    }
-
     /// The window for what is no part of the frame under way.
     pub(crate) fn window_aside(&self) -> usize {
         self.windows.len() - 1
@@ -288,31 +276,6 @@ impl Graphs {
         timed(time, || self.bound.memory_attention.run(count, &given, outputs))
     }
 
-    /// Makes `pix_feat` without memory: the top level, plus `no_mem_embed` unless the prompt is a mask.
-    pub(crate) fn ignore_memory(&mut self, features: &[Slab], embed: bool) -> Result<(), EngineError> {
-        if !self.prompts_take_pix_feat() {
-            return Ok(());
-        }
-        let (top, size) = (&features[self.top], features[self.top].len());
-        let channels = self.spec.no_mem_embed.len();
-        let embed = embed && channels > 0;
-        if let Some((from, to)) = top.device(0, size).zip(self.pix_feat.device(0, size)) {
-            return match self.no_mem_embed.as_ref().filter(|_| embed) {
-                Some(values) => self.ground.add_channels(&from, values, &to),
-                None => self.ground.copy(&from, &to),
-            };
-        }
-        let pix_feat = &mut self.pix_feat.host_mut()[..size];
-        pix_feat.copy_from_slice(top.host());
-        if embed {
-            let plane = pix_feat.len() / channels;
-            for (plane, value) in pix_feat.chunks_exact_mut(plane).zip(&self.spec.no_mem_embed) {
-                plane.iter_mut().for_each(|feature| *feature += value);
-            }
-        }
-        Ok(())
-    }
-
     /// `decoder_track` for the objects in lanes up to `count`; gives the seat of what it says.
     pub(crate) fn decode_track(
         &mut self,
@@ -335,108 +298,6 @@ impl Graphs {
         move_to(&self.ground, &self.pointer, &places.pointers, size)?;
         self.check_numbers("decoder_track", seat)?;
         Ok(seat)
-    }
-
-    /// `decoder_prompt` with clicks or a box, and if `refine` the logits of [`Graphs::set_mask_input`].
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn decode_points(
-        &mut self,
-        features: &[Slab],
-        coords: &[f32],
-        labels: &[f32],
-        multimask: bool,
-        refine: bool,
-        seat: usize,
-        places: &Places,
-    ) -> Result<(), EngineError> {
-        if !refine {
-            self.mask_input.clear(&self.ground, 0, self.mask_elements)?;
-        }
-        self.decode_prompt(features, Some((coords, labels)), multimask, refine, seat, places)
-    }
-
-    /// A mask as it was given: its own logits, and where the model has it a pointer from `decoder_prompt`.
-    pub(crate) fn decode_mask(
-        &mut self,
-        features: &[Slab],
-        full: &[f32],
-        low_res: &[f32],
-        seat: usize,
-        places: &Places,
-    ) -> Result<(), EngineError> {
-        let size = self.pointer.len() / self.lanes;
-        let zeros = vec![0.0; size];
-        self.set_pointer(&zeros, places)?;
-        if let Some(downsample) =
-            self.bound.mask_downsample.as_mut().filter(|_| self.spec.prompts.mask_decoder)
-        {
-            let mask = self.ground.give(TensorView::f32(&[full.len()], full)?, &self.mask_prompt)?;
-            let given = Given { tensors: &[(Source::Mask, mask)], ..Given::default() };
-            let outputs = &mut [Some(self.mask_input.place(0, self.mask_elements)?)];
-            timed(&mut self.times.decoder, || downsample.run(1, &given, outputs))?;
-            self.ignore_memory(features, false)?;
-            self.decode_prompt(features, None, false, true, seat, places)?;
-        }
-        let present = full.iter().any(|inside| *inside > 0.0);
-        if !present && !self.spec.no_obj_ptr.is_empty() {
-            let pointer = std::mem::take(&mut self.spec.no_obj_ptr);
-            let done = self.set_pointer(&pointer, places);
-            self.spec.no_obj_ptr = pointer;
-            done?;
-        }
-        let said = &mut self.said[seat];
-        said.count = said.count.max(1);
-        let values = said.values.host_mut();
-        values[LOGITS..][..low_res.len()].copy_from_slice(low_res);
-        values[IOUS] = 1.0;
-        values[SCORES] = if present { 10.0 } else { -10.0 };
-        for (start, len) in [(SCORES, 1), (IOUS, 1), (LOGITS, low_res.len())] {
-            said.values.tell(&self.ground, start, len)?;
-        }
-        Ok(())
-    }
-
-    fn set_pointer(&mut self, pointer: &[f32], places: &Places) -> Result<(), EngineError> {
-        if !self.ground.is_device() {
-            self.pointer.host_mut()[..pointer.len()].copy_from_slice(pointer);
-            return Ok(());
-        }
-        let Some(place) = places.pointers.first() else { return Ok(()) };
-        self.ground.give(TensorView::f32(&[pointer.len()], pointer)?, &Some(place.clone())).map(drop)
-    }
-
-    /// `points` are coordinates and labels; none means padding only.
-    fn decode_prompt(
-        &mut self,
-        features: &[Slab],
-        points: Option<(&[f32], &[f32])>,
-        multimask: bool,
-        has_mask: bool,
-        seat: usize,
-        places: &Places,
-    ) -> Result<(), EngineError> {
-        let (coords, labels) = points.unwrap_or((&self.padding.0, &self.padding.1));
-        let (mask, count) = (self.mask_elements, labels.len());
-        let ground = &self.ground;
-        let tensors = [
-            (Source::PixFeat, self.pix_feat.given(0, self.pix_feat.len() / self.lanes)?),
-            (Source::PrevMask, self.prev_mask.given(0, mask)?),
-            (Source::PointCoords, ground.give(TensorView::f32(&[1, count, 2], coords)?, &self.points[0])?),
-            (Source::PointLabels, ground.give(TensorView::f32(&[1, count], labels)?, &self.points[1])?),
-            (Source::MaskInput, self.mask_input.given(0, mask)?),
-            (Source::HasMaskInput, self.flags.floats(has_mask, 1)?),
-            (Source::Multimask, self.flags.int(multimask)?),
-        ];
-        let given = Given { features, tensors: &tensors, ..Given::default() };
-        let size = self.pointer.len() / self.lanes;
-        let objects = self.said[seat].count;
-        let [low_res, iou, score] = self.said[seat].places(1, mask)?;
-        let pointer = place(&mut self.pointer, &places.pointers, size)?;
-        let outputs = &mut [low_res, iou, score, Some(pointer)];
-        timed(&mut self.times.decoder, || self.bound.decoder_prompt.run(1, &given, outputs))?;
-        // Others may be seated there, who were tracked together with this one.
-        self.said[seat].count = objects.max(1);
-        self.check_numbers("decoder_prompt", seat)
     }
 
     /// `memory_encoder` on what the decoder said of the objects in lanes up to `count`.

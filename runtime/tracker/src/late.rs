@@ -160,7 +160,7 @@ impl Tracker {
                 return Err(TrackerError::prompt(subject, expected, format_args!("frame {stamp}")));
             }
         }
-        let mut copy = fresh(&mut self.spare, &self.graphs.spec, self.options.history, id);
+        let mut copy = fresh(&mut self.spare, &self.graphs, self.options.history, id)?;
         if let Some(known) = known {
             let ground = &self.graphs.ground;
             let mut copied = copy.copy_from(ground, &self.objects[known]);

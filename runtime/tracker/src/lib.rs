@@ -21,6 +21,7 @@ mod run;
 mod said;
 mod session;
 mod slab;
+mod slots;
 mod tracker;
 mod view;
 mod window;

@@ -12,7 +12,7 @@ use sightline_vision::{ComponentFilter, Region};
 use crate::{
     At, Tracker, TrackerError,
     frames::Found,
-    graphs::Graphs,
+    graphs::{Graphs, Points},
     prompt::{Ask, Resolved},
     said::Places,
     session::Eyes,
@@ -142,7 +142,8 @@ impl Proposer {
             graphs.set_prev_mask(0, None, NormBox::WHOLE)?;
             graphs.ignore_memory(&self.features, true)?;
             let (seat, places) = (graphs.take_seat(1), Places::default());
-            graphs.decode_points(&self.features, &coords, &labels, multimask, false, seat, &places)?;
+            let points = Points { coords: &coords, labels: &labels, multimask };
+            graphs.decode_points(&self.features, points, false, seat, &places)?;
             graphs.collect()?;
             let decoded = graphs.decoded(seat, 0);
             self.logits.copy_from_slice(decoded.low_res);

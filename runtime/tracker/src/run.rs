@@ -7,7 +7,7 @@ use sightline_core::NormBox;
 use sightline_engine_api::EngineError;
 
 use crate::{
-    graphs::Graphs,
+    graphs::{Graphs, Points},
     object::{Keep, Object, Pending},
     prompt::{Ask, Resolved},
     said::Places,
@@ -85,7 +85,7 @@ pub(crate) fn prompt(
             } else if graphs.prompts_take_pix_feat() {
                 let aside = graphs.window_aside();
                 recall(graphs, view, object, tick, (aside, 0))?;
-                attend(graphs, features, &mut [&mut *object], aside)?;
+                attend(graphs, features, &[&mut *object], aside)?;
             } else {
                 graphs.set_prev_mask(0, object.previous(tick), view)?;
             }
@@ -96,7 +96,8 @@ pub(crate) fn prompt(
                     None => false,
                 },
             };
-            graphs.decode_points(features, &coords, &labels, multimask, refine, seat, &places)?;
+            let points = Points { coords: &coords, labels: &labels, multimask };
+            graphs.decode_points(features, points, refine, seat, &places)?;
         }
         Resolved::Mask { full, low_res } => {
             graphs.set_prev_mask(0, None, NormBox::WHOLE)?;

@@ -67,9 +67,13 @@ impl Ground {
         Ok(TensorRef::Device(to))
     }
 
-    /// A tensor of these values for good.
+    /// A tensor of these values for good; `None` on the host, or if there are none.
     pub(crate) fn constant(&self, values: TensorView<'_>) -> Result<Option<DeviceTensor>, EngineError> {
-        let tensor = self.tensor(values.dtype(), values.shape().elements())?;
+        let elements = values.shape().elements();
+        if elements == 0 {
+            return Ok(None);
+        }
+        let tensor = self.tensor(values.dtype(), elements)?;
         self.give(values, &tensor)?;
         Ok(tensor)
     }
@@ -168,7 +172,7 @@ impl Slab {
     }
 
     /// The place of a part on the device, and where it goes on the host.
-    pub(crate) fn to_download(
+    pub(crate) fn downloaded(
         &mut self,
         len: usize,
     ) -> Result<Option<(DeviceTensor, TensorViewMut<'_>)>, EngineError> {

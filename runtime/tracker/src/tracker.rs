@@ -248,10 +248,13 @@ impl Tracker {
             if objects.iter().any(|object| object.id == id) {
                 continue;
             }
-            let at = joining.iter().position(|object| object.id == id).unwrap_or_else(|| {
-                joining.push(fresh(spare, &graphs.spec, options.history, id));
-                joining.len() - 1
-            });
+            let at = match joining.iter().position(|object| object.id == id) {
+                Some(at) => at,
+                None => {
+                    joining.push(fresh(spare, graphs, options.history, id)?);
+                    joining.len() - 1
+                }
+            };
             run::prompt(graphs, frames.look(tick), &mut joining[at], tick, &waiting.ask)?;
         }
         Ok(run::conclude(graphs, objects.iter_mut().chain(joining))?)
@@ -453,13 +456,25 @@ impl Tracker {
     }
 }
 
-/// An object on buffers that are to spare, or on new ones.
-pub(crate) fn fresh(spare: &mut Vec<Object>, spec: &ModelSpec, history: usize, id: ObjectId) -> Object {
+/// An object on buffers that are to spare, or on the host on new ones.
+///
+/// # Errors
+/// `Kind::Prompt` where a device has none left, which [`Tracker::new`] has made enough of.
+pub(crate) fn fresh(
+    spare: &mut Vec<Object>,
+    graphs: &Graphs,
+    history: usize,
+    id: ObjectId,
+) -> Result<Object, TrackerError> {
     match spare.pop() {
         Some(mut object) => {
             object.reset(id);
-            object
+            Ok(object)
         }
-        None => Object::new(id, spec, history),
+        None if graphs.ground.is_device() => {
+            let subject = format!("object {id}");
+            Err(TrackerError::prompt(subject, "room on the device", "none"))
+        }
+        None => Ok(Object::new(id, &graphs.spec, history)),
     }
 }

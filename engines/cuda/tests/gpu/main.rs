@@ -38,6 +38,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("memory outlives its work", device::memory_outlives_its_work),
     ("arena", device::arena),
     ("refusals", device::refusals),
+    ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
 ];
 

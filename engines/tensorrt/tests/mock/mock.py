@@ -2,6 +2,7 @@
 the shim reaches, with every function overridden to say that nobody expected it.
 
     python3 mock.py INCLUDE_DIR > mock_classes.h
+    python3 mock.py INCLUDE_DIR --slots    where in their tables the functions are, a line each
 
 The order of the functions is the headers', as is everything else: the mock proves that the shim and a library built
 from the same headers understand each other. It proves nothing about what NVIDIA's library does.
@@ -37,9 +38,22 @@ def functions(lines):
                 statement = ""
 
 
+def name_of(declaration):
+    return re.search(r"(\w+)\s*\(", declaration).group(1)
+
+
+def slots(text):
+    for name in CLASSES:
+        declared = [line for line in functions(body(text, name)) if not line.startswith("#")]
+        for slot, line in enumerate(declared):
+            print(name, name_of(line), slot)
+
+
 def main():
     include = pathlib.Path(sys.argv[1])
     text = re.sub(r"//[^\n]*", "", (include / "NvInferImpl.h").read_text())
+    if sys.argv[2:] == ["--slots"]:
+        return slots(text)
     print("#pragma once\n#include \"NvInferRuntime.h\"\nvoid unexpected(char const* name) noexcept;")
     print("namespace nvinfer1 { namespace mock {\nusing namespace apiv;")
     for name in CLASSES:
@@ -49,7 +63,7 @@ def main():
                 print(line)
                 continue
             line = line.replace("TRT_NODISCARD", "").replace("virtual ", "", 1).strip()
-            called = re.search(r"(\w+)\s*\(", line).group(1)
+            called = name_of(line)
             returned = line[: line.index(called)].strip()
             if returned == "void":
                 answer = ""

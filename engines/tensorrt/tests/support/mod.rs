@@ -183,7 +183,7 @@ fn compiled(major: u32, headers: &str) -> &'static Path {
     static BUILT: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
     BUILT[(major - 10) as usize].get_or_init(|| {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mock-{major}-{}", std::process::id()));
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mock-{major}"));
         fs::create_dir_all(&out).unwrap();
         let classes = Command::new("python3")
             .arg(here.join("tests/mock/mock.py"))
@@ -193,6 +193,7 @@ fn compiled(major: u32, headers: &str) -> &'static Path {
         assert!(classes.status.success(), "{}", String::from_utf8_lossy(&classes.stderr));
         fs::write(out.join("mock_classes.h"), classes.stdout).unwrap();
         let library = out.join(format!("libnvinfer_mock.so.{major}"));
+        let part = out.join(format!("part-{}", std::process::id()));
         let status = Command::new("c++")
             .args(["-std=c++17", "-shared", "-fPIC", "-w", "-isystem"])
             .arg(here.join("shim/stub"))
@@ -200,9 +201,10 @@ fn compiled(major: u32, headers: &str) -> &'static Path {
             .arg(&out)
             .arg(here.join("tests/mock/mock.cpp"))
             .arg("-o")
-            .arg(&library)
+            .arg(&part)
             .status();
         assert!(status.expect("a C++ compiler").success(), "the mock of {major} compiles");
+        fs::rename(&part, &library).unwrap();
         library
     })
 }

@@ -13,7 +13,8 @@ use sightline_vision::{Coaster, Ride};
 use super::hub::Hub;
 use crate::{meta::Published, pixels::FrameCopy};
 
-/// Frames a mask can be carried over: three seconds at 30 a second. A third of a MiB each, once coasting has begun.
+/// Frames a mask may be old when it is told, and still be carried on: three seconds at 30 a second, a large model's on a
+/// CPU. 7 MiB in all, taken with the first frame.
 const FRAMES: usize = 96;
 /// One that is worked on, one that waits, one that is being filled.
 const SLOTS: usize = 3;

@@ -8,7 +8,9 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use serde::Serialize;
-use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, tuned};
+use sightline_engine_registry::{
+    ModelSource, Tuned, installed, locate_onnxruntime, onnxruntime_providers, probe_gpu, tuned,
+};
 
 use crate::{
     cli::DoctorArgs,
@@ -96,11 +98,13 @@ fn examine() -> Report {
             },
         ]);
     }
-    let library = locate_onnxruntime();
+    let library = locate_onnxruntime().and_then(|path| Ok((onnxruntime_providers(&path)?, path)));
     checks.push(Check {
         name: "ONNX Runtime",
         needed: true,
-        found: library.as_ref().ok().map(|path| format!("{} at {}", version_of(path), path.display())),
+        found: library.as_ref().ok().map(|(providers, path)| {
+            format!("{} at {} ({})", version_of(path), path.display(), providers.join(", "))
+        }),
         fix: library.err().map(|error| error.to_string()),
     });
     checks.extend(gpu::checks());

@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail};
 use sightline_engine_api::{GraphIo, GraphName};
 use sightline_engine_registry::{
     ModelSource,
-    plan::{Flavor, Machine, PlanKey, Precision, Sidecar, VERSION_COMPATIBLE, cache_folder, plans_in},
+    plan::{
+        Flavor, Machine, PlanKey, Precision, Sidecar, VERSION_COMPATIBLE, Version, cache_folder, plans_in,
+    },
 };
 
 use super::{
@@ -207,8 +209,7 @@ impl<'a> Work<'a> {
             bail!("{label}: expected trtexec to write a plan, got none: {}", seen.reason());
         }
         key.gpu = seen.machine(&self.tool).map_or(key.gpu, |machine| machine.gpu);
-        // It knows the build that made it; older tools do not say.
-        key.tensorrt = plan_version(&plan).unwrap_or(key.tensorrt);
+        key.tensorrt = built_by(&plan, key.tensorrt);
         let seconds = started.elapsed().as_secs_f64();
         let name = self.put(&part, Sidecar::new(key, self.io(build), &plan, seconds))?;
         crate::print_stdout(&format!("{label}: {name}, {} in {seconds:.1} s\n", megabytes(plan.len() as u64)))
@@ -299,6 +300,13 @@ impl<'a> Work<'a> {
     }
 }
 
+/// The library's version. A tool may be older than its library, or not say which build it is; the plan says both, the
+/// build in one byte.
+fn built_by(plan: &[u8], tool: Version) -> Version {
+    let release = |version: &Version| (version.major, version.minor, version.patch);
+    plan_version(plan).filter(|plan| tool.build == 0 || release(plan) != release(&tool)).unwrap_or(tool)
+}
+
 /// Progress is the tool's own.
 fn pass_on(line: &str) {
     // Nobody to tell when stderr is gone.
@@ -361,4 +369,22 @@ fn clear_staging(plans: &Path) -> Result<()> {
         fs::remove_dir_all(&path).with_context(|| format!("cannot clear {path:?}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_a_plan_is_kept_under() {
+        let plan = b"ftrt\0\0\0\0................\x0a\x03\x00\x1a";
+        for (case, plan, tool, kept) in [
+            ("the tool does not say its build", &plan[..], "10.3.0", "10.3.0.26"),
+            ("it does", plan, "10.3.0.300", "10.3.0.300"),
+            ("a tool of another release", plan, "10.2.1.5", "10.3.0.26"),
+            ("bytes laid out otherwise", b"new", "10.9.0", "10.9.0.0"),
+        ] {
+            assert_eq!(built_by(plan, tool.parse().unwrap()).to_string(), kept, "{case}");
+        }
+    }
 }

@@ -85,7 +85,7 @@ impl<'a> Comparison<'a> {
         for input in inputs {
             let path = self.scratch.join(format!("{}.bin", input.name));
             fs::write(&path, input.bytes()).with_context(|| format!("cannot write {path:?}"))?;
-            files.push((input.name.clone(), input.dims.clone(), path));
+            files.push((input.name.as_str(), input.is_open.then_some(&input.dims[..]), path));
         }
         let output: PathBuf = self.scratch.join("outputs.json");
         let _ = fs::remove_file(&output);
@@ -157,6 +157,7 @@ fn share(wanted: &[f32], got: &[f32]) -> f64 {
 struct Given {
     name: String,
     dims: Vec<usize>,
+    is_open: bool,
     values: Numbers,
 }
 
@@ -194,7 +195,7 @@ impl Given {
             }),
             (other, _) => bail!("input {:?}: expected f32 or i64, got {other}", port.name),
         };
-        Ok(Self { name: port.name.clone(), dims, values })
+        Ok(Self { name: port.name.clone(), dims, is_open: range.is_some(), values })
     }
 
     fn bytes(&self) -> Vec<u8> {

@@ -46,7 +46,8 @@ impl Subject {
         let spec = source.spec().with_context(|| format!("cannot read model {name_or_dir:?}"))?;
         let plans = match &source {
             ModelSource::Folder(folder) => model_folder(folder),
-            ModelSource::Embedded => embedded_plans(&spec.name)?,
+            ModelSource::Embedded => cache_folder()
+                .context("folder for plans: expected XDG_CACHE_HOME or HOME to be set, got none")?,
             other => bail!("model {name_or_dir:?}: expected one with graphs in files, got {other}"),
         };
         Ok(Self { name: spec.name.clone(), source, spec, plans })
@@ -78,12 +79,6 @@ impl Subject {
         };
         record().unwrap_or_else(|| "fp32".to_owned())
     }
-}
-
-fn embedded_plans(name: &str) -> Result<PathBuf> {
-    let cache =
-        cache_folder().context("folder for plans: expected XDG_CACHE_HOME or HOME to be set, got none")?;
-    Ok(cache.join(name))
 }
 
 /// Whether a plan was built for this machine. A tool that does not say its version's build leaves that open.

@@ -117,17 +117,23 @@ impl Trtexec {
         command
     }
 
-    /// The line that runs a plan once, from files of raw numbers into one of JSON.
+    /// The line that runs a plan once, from files of raw numbers into one of JSON. An input comes with the sizes that
+    /// the plan leaves open.
     pub(super) fn run_once(
         &self,
         plan: &Path,
-        inputs: &[(String, Vec<usize>, PathBuf)],
+        inputs: &[(&str, Option<&[usize]>, PathBuf)],
         output: &Path,
     ) -> Command {
         let mut command = Command::new(&self.path);
         command.arg(flag("--loadEngine=", plan));
-        let shapes: Vec<_> = inputs.iter().map(|(name, dims, _)| format!("{name}:{}", times(dims))).collect();
-        command.arg(format!("--shapes={}", shapes.join(",")));
+        let shape = |(name, dims, _): &(&str, Option<&[usize]>, PathBuf)| {
+            dims.map(|dims| format!("{name}:{}", times(dims)))
+        };
+        let shapes: Vec<_> = inputs.iter().filter_map(shape).collect();
+        if !shapes.is_empty() {
+            command.arg(format!("--shapes={}", shapes.join(",")));
+        }
         let mut files = OsString::from("--loadInputs=");
         for (index, (name, _, file)) in inputs.iter().enumerate() {
             files.push(format!("{}{name}:", if index > 0 { "," } else { "" }));

@@ -82,21 +82,23 @@ impl Ride {
 /// Points of an object are followed from frame to frame by sparse pyramidal Lucas-Kanade with a check of the way back, and
 /// one move (shift and scale) is fitted to where they began and where they are, as the median flow tracker does (Kalal,
 /// Mikolajczyk, Matas: Forward-Backward Error, ICPR 2010); the mask is moved so, and bent by what its points do beside
-/// that. Deterministic; memory is constant after the first
-/// `frames` pictures.
+/// that. Deterministic; memory is taken with the first picture of a size, 4/3 bytes for each pixel of a grey copy (77 kB of
+/// a 16:9 one) and frame.
 #[derive(Debug)]
 pub struct Coaster {
     /// In a ring; what has no index was never filled or is of another size.
     ring: Vec<(Option<u64>, Pyramid)>,
     next: usize,
     size_px: (u32, u32),
+    /// Scratch.
+    sums: Vec<u32>,
 }
 
 impl Coaster {
     /// Keeps so many frames, one at least.
     pub fn new(frames: usize) -> Self {
         let ring = (0..frames.max(1)).map(|_| (None, Pyramid::default())).collect();
-        Self { ring, next: 0, size_px: (0, 0) }
+        Self { ring, next: 0, size_px: (0, 0), sums: Vec::new() }
     }
 
     /// Keeps a frame and gives way to it the oldest. A picture of another size, or a frame that does not come after the
@@ -110,15 +112,18 @@ impl Coaster {
             let got = format_args!("{}x{}", size.0, size.1);
             return Err(ValueError::new(Kind::Size, "picture", "sides of at least 64 pixels", got));
         }
+        let scale = (LONG_SIDE_PX as f32 / size.0.max(size.1) as f32).min(1.0);
+        let [width, height] = [size.0, size.1].map(|side| ((side as f32 * scale).round() as usize).max(8));
+        if size != self.size_px {
+            self.ring.iter_mut().for_each(|(_, pyramid)| pyramid.size_for(width, height));
+        }
         if size != self.size_px || self.newest().is_some_and(|newest| newest >= index) {
             self.ring.iter_mut().for_each(|(kept, _)| *kept = None);
             self.size_px = size;
         }
-        let scale = (LONG_SIDE_PX as f32 / size.0.max(size.1) as f32).min(1.0);
-        let [width, height] = [size.0, size.1].map(|side| ((side as f32 * scale).round() as usize).max(8));
         let next = self.next;
         if let Some((kept, pyramid)) = self.ring.get_mut(next) {
-            pyramid.fill(picture, width, height);
+            pyramid.fill(picture, width, height, &mut self.sums);
             *kept = Some(index);
         }
         self.next = (next + 1) % self.ring.len();

@@ -22,31 +22,43 @@ const GOOD_ERROR: f32 = 4.0;
 /// There and back again must end within this of the start, in pixels.
 const MAX_RETURN_PX: f32 = 1.0;
 
-/// A grey picture, values 0 to 255.
+/// A grey picture. In bytes: many are kept, and what rounding takes from a way is less than its own error.
 #[derive(Debug, Default)]
 struct Level {
     width: usize,
     height: usize,
-    data: Vec<f32>,
+    data: Vec<u8>,
 }
 
 /// A picture at falling sizes.
 #[derive(Debug, Default)]
 pub(crate) struct Pyramid {
     levels: [Level; LEVELS],
-    sums: Vec<u32>,
 }
 
 impl Pyramid {
-    pub(crate) fn fill(&mut self, picture: &Picture<'_>, width: usize, height: usize) {
+    /// Becomes a copy of a picture, the largest level `width` x `height`. `sums` is scratch.
+    pub(crate) fn fill(&mut self, picture: &Picture<'_>, width: usize, height: usize, sums: &mut Vec<u32>) {
         let [first, ..] = &mut self.levels;
         (first.width, first.height) = (width, height);
-        shrink_grey(picture, width, height, &mut self.sums, &mut first.data);
+        shrink_grey(picture, width, height, sums, &mut first.data);
         for level in 1..LEVELS {
             let (larger, smaller) = self.levels.split_at_mut(level);
             if let (Some(larger), Some(smaller)) = (larger.last(), smaller.first_mut()) {
                 smaller.halve(larger);
             }
+        }
+    }
+
+    /// Takes the memory that a picture of this size needs; what was in it is gone.
+    pub(crate) fn size_for(&mut self, width: usize, height: usize) {
+        let mut size = (width, height);
+        for level in &mut self.levels {
+            (level.width, level.height) = size;
+            level.data.clear();
+            // Not 0: zeroed memory is only taken from the system when it is written to.
+            level.data.resize(size.0 * size.1, 128);
+            size = (size.0.div_ceil(2), size.1.div_ceil(2));
         }
     }
 
@@ -65,7 +77,8 @@ impl Level {
             let (upper, lower) = (row(2 * y), row(2 * y + 1));
             self.data.extend((0..self.width).map(|x| {
                 let (left, right) = (2 * x, (2 * x + 1).min(larger.width - 1));
-                (upper[left] + upper[right] + lower[left] + lower[right]) / 4.0
+                let four = [upper[left], upper[right], lower[left], lower[right]];
+                ((four.map(u16::from).iter().sum::<u16>() + 2) / 4) as u8
             }));
         }
     }
@@ -86,10 +99,11 @@ impl Level {
             if inside {
                 let line = &line[left as usize..][..N + 1];
                 for (to, pair) in across.iter_mut().zip(line.windows(2)) {
-                    *to = pair[0] + (pair[1] - pair[0]) * right_weight;
+                    let (a, b) = (f32::from(pair[0]), f32::from(pair[1]));
+                    *to = a + (b - a) * right_weight;
                 }
             } else {
-                let at = |x: isize| line[x.clamp(0, self.width as isize - 1) as usize];
+                let at = |x: isize| f32::from(line[x.clamp(0, self.width as isize - 1) as usize]);
                 for (column, to) in across.iter_mut().enumerate() {
                     let (a, b) = (at(left + column as isize), at(left + column as isize + 1));
                     *to = a + (b - a) * right_weight;

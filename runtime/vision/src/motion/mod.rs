@@ -60,6 +60,7 @@ pub struct OwnMotion {
 pub struct Motion {
     here: Pyramid,
     there: Pyramid,
+    sums: Vec<u32>,
     columns: usize,
     places: Vec<Place>,
     /// From centred coordinates to the camera's way, in pixels.
@@ -88,8 +89,8 @@ impl Motion {
         let scale = LONG_SIDE_PX as f32 / width_px.max(height_px) as f32;
         let [width, height] =
             [width_px, height_px].map(|side| ((side as f32 * scale).round() as usize).max(8));
-        self.here.fill(here, width, height);
-        self.there.fill(there, width, height);
+        self.here.fill(here, width, height, &mut self.sums);
+        self.there.fill(there, width, height, &mut self.sums);
         self.columns = width / STEP_PX;
         self.places.clear();
         for row in 0..height / STEP_PX {

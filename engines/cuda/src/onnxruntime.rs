@@ -1,0 +1,162 @@
+//! ONNX Runtime on memory it does not own: tensors bound by address, inputs and outputs alike.
+//!
+//! It is here for its one unsafe call. What the `ort` crate itself has for borrowed device memory can be given to a
+//! run as an input, but neither as an output nor kept from one run to the next.
+
+use std::{ptr, ptr::NonNull, sync::Arc};
+
+use ort::{
+    AsPointer as _, ep,
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+    session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue},
+    sys,
+    value::DynValue,
+};
+use sightline_core::DType;
+use sightline_engine_api::{Device, DeviceBuffer, DeviceTensor, Stream};
+
+use crate::{CudaDevice, CudaError};
+
+/// A device's stream, for sessions that give their work to it.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    device: Arc<CudaDevice>,
+    stream: Stream,
+    /// Lives as long as the device.
+    handle: u64,
+}
+
+impl Orders {
+    /// The stream of a number.
+    ///
+    /// # Errors
+    /// `Kind::Driver` when it cannot be made.
+    pub fn new(device: Arc<CudaDevice>, stream: Stream) -> Result<Self, CudaError> {
+        let handle = device.stream_handle(stream)?;
+        Ok(Self { device, stream, handle })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    /// The stream's number.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// A provider whose work goes to the stream. The session it is given to is to be dropped before this is.
+    pub fn on_cuda(&self, provider: ep::CUDA) -> ep::CUDA {
+        // SAFETY: the handle is that of a stream which its device keeps for as long as it lives itself, and this holds
+        // the device; whoever makes the session keeps this beside it.
+        unsafe { provider.with_compute_stream(self.handle as *mut ()) }
+    }
+
+    /// As [`Orders::on_cuda`].
+    pub fn on_tensorrt(&self, provider: ep::TensorRT) -> ep::TensorRT {
+        // SAFETY: as above.
+        unsafe { provider.with_compute_stream(self.handle as *mut ()) }
+    }
+}
+
+/// What became of CUDA graphs in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// The session does not capture.
+    Off,
+    /// The session captures, but not this binding.
+    Never,
+    /// Captured by the first run and replayed by every later one, under this number, the session's own for this binding.
+    Captured(u32),
+}
+
+/// All tensors of a run, each at its address; made once and run as often as wanted.
+pub struct Bound {
+    // Fields are dropped in this order: the values before the memory they lie over.
+    inputs: Vec<SessionInputValue<'static>>,
+    options: RunOptions<HasSelectedOutputs>,
+    memory: Vec<Arc<dyn DeviceBuffer>>,
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bound").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl Bound {
+    /// Binds `inputs` in the session's order and `outputs` by name. Their memory is kept until this is dropped, which
+    /// has to wait until its last run is over.
+    ///
+    /// # Errors
+    /// ONNX Runtime's, and a tensor that reaches past its buffer.
+    pub fn new(
+        session: &Session,
+        inputs: &[DeviceTensor],
+        outputs: &[(&str, DeviceTensor)],
+        replay: Replay,
+    ) -> ort::Result<Self> {
+        let mut options = RunOptions::new()?;
+        // The caller orders the device's work by events; on the CPU the call is the work.
+        options.disable_device_sync()?;
+        match replay {
+            Replay::Off => {}
+            Replay::Never => options.set("gpu_graph_id", "-1")?,
+            Replay::Captured(number) => options.set("gpu_graph_id", number.to_string())?,
+        }
+        let given = inputs.iter().map(|tensor| Ok(value(session, tensor)?.into()));
+        let given = given.collect::<ort::Result<Vec<_>>>()?;
+        let mut taken = OutputSelector::default();
+        for (name, tensor) in outputs {
+            taken = taken.preallocate(*name, value(session, tensor)?);
+        }
+        let tensors = inputs.iter().chain(outputs.iter().map(|(_, tensor)| tensor));
+        let memory = tensors.map(|tensor| Arc::clone(&tensor.buffer)).collect();
+        Ok(Self { inputs: given, options: options.with_outputs(taken), memory })
+    }
+
+    /// Runs the session it was bound for; on a device the work may still be under way when this returns.
+    ///
+    /// # Errors
+    /// ONNX Runtime's.
+    pub fn run(&self, session: &mut Session) -> ort::Result<()> {
+        session.run_with_options(self.inputs.as_slice(), &self.options).map(drop)
+    }
+}
+
+/// A value that lies over a tensor's memory and does not keep it.
+fn value(session: &Session, tensor: &DeviceTensor) -> ort::Result<DynValue> {
+    let (device, ordinal) = match tensor.buffer.device() {
+        Device::Cpu => (AllocationDevice::CPU, 0),
+        Device::Cuda { ordinal } => (AllocationDevice::CUDA, ordinal as i32),
+    };
+    let info = MemoryInfo::new(device, ordinal, AllocatorType::Device, MemoryType::Default)?;
+    use sys::ONNXTensorElementDataType as Element;
+    let element = match tensor.dtype {
+        DType::F32 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        DType::F16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        DType::Bf16 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DType::I64 => Element::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+    };
+    let dims: Vec<i64> = tensor.shape.dims().iter().map(|size| *size as i64).collect();
+    let bytes = tensor.dtype.size_bytes() * tensor.shape.elements();
+    if tensor.offset_bytes.checked_add(bytes).is_none_or(|end| end > tensor.buffer.len_bytes()) {
+        let (from, all) = (tensor.offset_bytes, tensor.buffer.len_bytes());
+        return Err(ort::Error::new(format!("a tensor of {bytes} bytes at {from} in a buffer of {all}")));
+    }
+    let address = (tensor.buffer.address() as usize + tensor.offset_bytes) as *mut _;
+    let mut made = ptr::null_mut();
+    // SAFETY: `info` and `dims` outlive the call, which copies them. The range was checked against the buffer, and the
+    // buffer's maker upholds that all of it is memory of its device as long as the buffer lives; `Bound` keeps the
+    // buffer for longer than the value. The status is consumed by `result_from_status`.
+    unsafe {
+        let create = ort::api().CreateTensorWithDataAsOrtValue;
+        let status = create(info.ptr(), address, bytes, dims.as_ptr(), dims.len(), element, &mut made);
+        ort::Error::result_from_status(status)?;
+    }
+    let made = NonNull::new(made).ok_or_else(|| ort::Error::new("expected a value, got null"))?;
+    // SAFETY: `made` is a tensor nobody else owns. It is not freed by an allocator, as it does not own its memory; the
+    // session's is named only because one has to be.
+    Ok(unsafe { DynValue::from_ptr(made, Some(session.allocator())) })
+}
