@@ -3,6 +3,8 @@ use std::{marker::PhantomData, mem::MaybeUninit};
 use gst::ffi;
 use libloading::os::unix::Library;
 
+use crate::probe::told;
+
 /// The allocator's name of `GstCudaMemory`.
 pub const CUDA_MEMORY: &str = "gst.cuda.memory";
 
@@ -18,7 +20,7 @@ pub fn driver_found() -> Result<(), String> {
     // made to be closed.
     unsafe { libloading::Library::new("libcuda.so.1") }
         .map(std::mem::forget)
-        .map_err(|error| format!("libcuda.so.1: expected to find it, got {error}"))
+        .map_err(|error| format!("libcuda.so.1: expected to find it, got {}", told(&error)))
 }
 
 /// A buffer in CUDA memory, mapped for reading on the device.

@@ -12,6 +12,7 @@ use super::{
     Kind, NvmmError,
     raw::{self, Copy2d, CuResult, EglFrame, Handle, Surface},
 };
+use crate::probe::told;
 
 /// What each library may be called, the likeliest first.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub(crate) fn open_one(names: &[String]) -> Result<Library, NvmmError> {
         // SAFETY: the initialisers of the system's own libraries are trusted, as those of a linked library would be.
         match unsafe { Library::new(name) } {
             Ok(library) => return Ok(library),
-            Err(error) => tried.push(error.to_string()),
+            Err(error) => tried.push(told(&error)),
         }
     }
     let first = names.first().map_or("a library", String::as_str);
@@ -49,7 +50,7 @@ macro_rules! symbol {
         // SAFETY: the type is the one NVIDIA's header gives this name (raw.rs), and the library is kept open as long
         // as the pointer is (it lies in the same struct).
         unsafe { $library.get::<$kind>(concat!($name, "\0").as_bytes()) }.map(|symbol| *symbol).map_err(|error| {
-            let text = format!("symbol {}: expected to find it, got {error}", $name);
+            let text = format!("symbol {}: expected to find it, got {}", $name, told(&error));
             NvmmError::new(Kind::Unavailable, text)
         })
     };
