@@ -47,7 +47,6 @@ impl Default for OrtOptions {
 
 /// A graph in ONNX Runtime. Takes and gives host tensors, which ONNX Runtime copies to a GPU and back; with the feature
 /// `cuda` also tensors that all lie where it runs, which it reads and writes in place.
-#[derive(Debug)]
 pub struct OrtEngine {
     name: String,
     provider: String,
@@ -60,6 +59,17 @@ pub struct OrtEngine {
     // Dropped after the session, whose stream its orders keep.
     #[cfg(feature = "cuda")]
     bindings: crate::bound::Bindings,
+}
+
+impl std::fmt::Debug for OrtEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, provider, io, .. } = self;
+        f.debug_struct("OrtEngine")
+            .field("name", name)
+            .field("provider", provider)
+            .field("io", io)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OrtEngine {
