@@ -91,7 +91,9 @@ impl Belt {
     pub(crate) fn give_back(&mut self, encoded: Option<Encoded>) {
         lock(&self.pace).tracked();
         // There are never more of them than fit.
-        let _ = encoded.map(|encoded| self.spare.try_push(encoded));
+        if let Some(encoded) = encoded {
+            let _ = self.spare.try_push(encoded);
+        }
     }
 }
 
