@@ -207,7 +207,7 @@ int32_t contextInputShape(void* p, char const* name, ShimDims const* dims) noexc
     return context(p)->setInputShape(name, sizes);
 }
 
-// How many inputs still lack a shape or an address; negative when shapes contradict each other.
+// How many inputs still lack a shape; negative when shapes contradict each other.
 int32_t contextInferShapes(void* p) noexcept
 {
     return context(p)->inferShapes(0, nullptr);

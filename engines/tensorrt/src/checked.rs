@@ -66,7 +66,8 @@ impl Drop for Logger {
 pub(crate) struct RuntimePtr {
     pointer: NonNull<c_void>,
     table: &'static Table,
-    /// One object is made at a time: an error in the log then belongs to it.
+    /// One object is made at a time: an error in the log then belongs to it, or to a run that failed meanwhile, for
+    /// which one load fails needlessly.
     making: Mutex<()>,
     logger: Logger,
 }

@@ -273,6 +273,15 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_for_an_accelerator_is_foreign() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = put(folder.path(), |sidecar| sidecar.key.dla_core = Some(1));
+        let error = open(&path, &machine()).expect_err("DLA");
+        assert_eq!(error.kind(), PlanFault::Foreign);
+        assert!(error.to_string().ends_with("got one built for DLA core 1"), "{error}");
+    }
+
+    #[test]
     fn a_plan_of_another_graph_is_foreign() {
         let path = Path::new("x.plan");
         let sidecar = Sidecar::new(key(), &io(), PLAN, 1.0);

@@ -246,6 +246,10 @@ impl PlanKey {
         if machine.gpu != self.gpu {
             found.push((self.gpu.to_string(), machine.gpu.to_string()));
         }
+        // Transformers fall back to the GPU for most of their layers: nobody here runs them on an accelerator.
+        if let Some(core) = self.dla_core {
+            found.push((format!("DLA core {core}"), "the GPU itself".to_owned()));
+        }
         found
     }
 }
