@@ -161,7 +161,7 @@ def render(folder: Path) -> str:
            "Weights are drawn from a seed: speed and parity, no accuracy.", ""]
     if not about.get("gpu"):
         out += ["**No GPU here: what follows shows that the bench works, and nothing of how fast anything is.**", ""]
-    out += [f"{step['step']}: not made: {step['not_measured']}" for step in lost]
+    out += [*(f"- {step['step']}: not made: {step['not_measured']}" for step in lost), *([""] if lost else [])]
     parts = (lines, latency, stages, late, kernels, parity)
     return "\n".join([*out, *(line for part in parts for line in part(steps))]).rstrip() + "\n"
 
