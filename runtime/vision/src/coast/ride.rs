@@ -355,6 +355,23 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_ring_is_there_with_the_first_picture_of_a_size() {
+        let mut coaster = Coaster::new(5);
+        for (format, size, grey) in [
+            ("16:9", [640, 360], (320, 180)),
+            ("4:3", [640, 480], (320, 240)),
+            ("small", [64, 128], (64, 128)),
+        ] {
+            let bytes = vec![0; size[0] * size[1] * 3];
+            let planes = [sightline_core::Plane { data: &bytes, stride_bytes: size[0] * 3 }];
+            let [width, height] = size.map(|side| side as u32);
+            let picture = Picture::new(sightline_core::PixelFormat::Rgb, width, height, &planes).unwrap();
+            coaster.see(0, &picture).unwrap();
+            assert!(coaster.ring.iter().all(|(_, pyramid)| pyramid.size() == grey), "{format}");
+        }
+    }
+
+    #[test]
     fn a_thing_thinner_than_the_grid_has_points() {
         let mut pole = Mask::new(640, 360);
         for y in 20..340 {
