@@ -64,6 +64,25 @@ $(ORT_LIB): | packages
 	shutil.copyfileobj(z.open(n), open('$@.part', 'wb'))"
 	@mv $@.part $@
 
+# NVIDIA's compiler for our kernels, out of its wheel: the tests compile them for three GPUs without having one. Where it
+# cannot be fetched the test says so and passes.
+NVRTC_VERSION := 13.0.88
+NVRTC_SHA256 := ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575
+NVRTC_LIB := $(CACHE)/nvrtc/libnvrtc.so.13
+$(NVRTC_LIB):
+	@mkdir -p $(CACHE)/wheels $(dir $@)
+	@echo "fetching NVRTC $(NVRTC_VERSION) (90 MB, once)"
+	@python3 -m pip download -q --disable-pip-version-check --retries 1 --no-deps --only-binary=:all: \
+	  --platform manylinux_2_12_x86_64 -d $(CACHE)/wheels nvidia-cuda-nvrtc==$(NVRTC_VERSION)
+	@echo "$(NVRTC_SHA256)  $$(ls $(CACHE)/wheels/nvidia_cuda_nvrtc-$(NVRTC_VERSION)-*.whl)" | sha256sum --check --quiet
+	@cd $(dir $@) && python3 -c "import glob, os, zipfile; \
+	z = zipfile.ZipFile(glob.glob('$(CACHE)/wheels/nvidia_cuda_nvrtc-$(NVRTC_VERSION)-*.whl')[0]); \
+	[open(os.path.basename(n), 'wb').write(z.read(n)) for n in sorted(z.namelist()) if n.endswith(('libnvrtc-builtins.so.13.0', 'libnvrtc.so.13'))]"
+
+.PHONY: nvrtc
+nvrtc:
+	@[ "$$(uname -m)" != x86_64 ] || $(MAKE) --no-print-directory $(NVRTC_LIB) || echo "NVRTC could not be fetched: kernels are not compiled by the tests"
+
 ## Build
 
 build: setup
@@ -133,7 +152,7 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -q -- -D warnings
 
-test: lint
+test: lint nvrtc
 	cargo build --locked -q -p gst-plugin-sightline
 	cargo test --workspace --locked -q
 

@@ -19,10 +19,17 @@ const LAW: &[(&str, &[&str], &[&str])] = &[
     ("sightline-telemetry", &["sightline-core"], &["gstreamer", "tokio", "hyper", "ort"]),
     ("sightline-engine-api", &["sightline-core"], &["gstreamer", "tokio", "serde", "ort"]),
     ("sightline-engine-fake", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
+    ("sightline-engine-cuda", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio", "ort"]),
     ("sightline-engine-ort", &["sightline-core", "sightline-engine-api"], &["gstreamer", "tokio"]),
     (
         "sightline-engine-registry",
-        &["sightline-core", "sightline-engine-api", "sightline-engine-ort", "sightline-engine-fake"],
+        &[
+            "sightline-core",
+            "sightline-engine-api",
+            "sightline-engine-cuda",
+            "sightline-engine-ort",
+            "sightline-engine-fake",
+        ],
         &["gstreamer", "tokio"],
     ),
     (

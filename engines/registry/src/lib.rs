@@ -17,7 +17,7 @@ mod shared;
 mod tune;
 
 use sightline_engine_api::EngineError;
-#[cfg(not(feature = "ort"))]
+#[cfg(not(all(feature = "ort", feature = "cuda")))]
 use sightline_engine_api::Kind;
 
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
@@ -35,4 +35,15 @@ pub fn locate_onnxruntime() -> Result<std::path::PathBuf, EngineError> {
     return sightline_engine_ort::locate();
     #[cfg(not(feature = "ort"))]
     Err(EngineError::new(Kind::Unavailable, "ONNX Runtime", "a build with the feature `ort`", "one without"))
+}
+
+/// The driver and the GPUs of this machine in a line, for `doctor`.
+///
+/// # Errors
+/// `Kind::Unavailable`, saying which of them is missing, or in a build without the feature.
+pub fn probe_gpu() -> Result<String, EngineError> {
+    #[cfg(feature = "cuda")]
+    return Ok(sightline_engine_cuda::probe()?.to_string());
+    #[cfg(not(feature = "cuda"))]
+    Err(EngineError::new(Kind::Unavailable, "NVIDIA GPU", "a build with the feature `cuda`", "one without"))
 }

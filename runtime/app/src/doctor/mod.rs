@@ -7,7 +7,7 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use serde::Serialize;
-use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, tuned};
+use sightline_engine_registry::{ModelSource, Tuned, installed, locate_onnxruntime, probe_gpu, tuned};
 
 use crate::{
     cli::DoctorArgs,
@@ -101,6 +101,13 @@ fn examine() -> Report {
         needed: true,
         found: library.as_ref().ok().map(|path| format!("{} at {}", version_of(path), path.display())),
         fix: library.err().map(|error| error.to_string()),
+    });
+    let gpu = probe_gpu();
+    checks.push(Check {
+        name: "NVIDIA GPU",
+        needed: false,
+        found: gpu.as_ref().ok().cloned(),
+        fix: gpu.err().map(|error| error.to_string()),
     });
     let models: Vec<ModelLine> = installed().into_iter().map(model).collect();
     let sound: Vec<_> = models
