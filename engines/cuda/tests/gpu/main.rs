@@ -7,6 +7,7 @@ mod common;
 
 mod device;
 mod kernels;
+mod tracker;
 
 use std::{
     env,
@@ -40,6 +41,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("refusals", device::refusals),
     ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
+    ("the tracker", tracker::same_masks),
 ];
 
 fn run_all(on: &str) -> bool {
