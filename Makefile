@@ -74,7 +74,7 @@ NVRTC_LIB := $(CACHE)/nvrtc/libnvrtc.so.13
 $(NVRTC_LIB):
 	@mkdir -p $(CACHE)/wheels $(dir $@)
 	@echo "fetching NVRTC $(NVRTC_VERSION) (90 MB, once)"
-	@python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: \
+	@python3 -m pip download -q --disable-pip-version-check --retries 1 --no-deps --only-binary=:all: \
 	  --platform manylinux_2_12_x86_64 -d $(CACHE)/wheels nvidia-cuda-nvrtc==$(NVRTC_VERSION)
 	@echo "$(NVRTC_SHA256)  $$(ls $(CACHE)/wheels/nvidia_cuda_nvrtc-$(NVRTC_VERSION)-*.whl)" | sha256sum --check --quiet
 	@cd $(dir $@) && python3 -c "import glob, os, zipfile; \

@@ -29,3 +29,4 @@ struct Picture {
     int green_of_v;
     int blue_of_u;
 };
+static_assert(sizeof(Picture) == 72, "PictureParameter of src/picture/colour.rs");

@@ -12,6 +12,7 @@ struct Inks {
     // 0 (nothing) to 256 (opaque).
     u32 weight[INKS];
 };
+static_assert(sizeof(Inks) == 196, "InksParameter of src/kernels/overlay.rs");
 
 __device__ inline u8 blend(u8 from, u32 to, u32 weight) { return (from * (256 - weight) + to * weight + 128) >> 8; }
 

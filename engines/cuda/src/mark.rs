@@ -40,7 +40,8 @@ impl Pending for End {
     }
     fn is_done(&self) -> bool {
         // What went wrong is told by `wait`, which returns at once then.
-        !matches!(self.0.try_is_complete(), Ok(false))
+        let asked = self.0.context().bind_to_thread().and_then(|()| self.0.try_is_complete());
+        !matches!(asked, Ok(false))
     }
 }
 

@@ -116,6 +116,7 @@ impl Pinned {
 
     /// Whether no copy uses it.
     pub(crate) fn is_idle(&self) -> Result<bool, CudaError> {
+        self.end.context().bind_to_thread().during("cuCtxSetCurrent")?;
         self.end.try_is_complete().during("cuEventQuery")
     }
 

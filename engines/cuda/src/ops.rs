@@ -94,8 +94,7 @@ impl DeviceOps for CudaDevice {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
-        let picture = self.upload_picture(stream, picture)?;
-        Ok(self.preprocess_picture(stream, &picture, spec, to)?)
+        Ok(self.upload_and_preprocess(stream, picture, spec, to)?)
     }
 
     fn download(

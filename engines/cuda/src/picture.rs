@@ -12,7 +12,7 @@ use crate::{
     CudaDevice, CudaError, Kind,
     device::lock,
     kernels::{Kernel, arguments},
-    memory::{Block, Region},
+    memory::{Block, Pinned, Region},
 };
 pub(crate) use colour::{PictureParameter, fixed_point};
 use plan::Plan;
@@ -141,24 +141,48 @@ struct Scratch {
 
 impl CudaDevice {
     /// A picture from system memory to the device; the picture has been read when the call returns. The memory is the
-    /// stream's own: the next picture given to the same stream replaces this one, after all work given before it.
+    /// stream's own: the next picture given to the same stream replaces this one, after all work given before it. Who
+    /// shares a stream calls [`DeviceOps::preprocess`](sightline_engine_api::DeviceOps::preprocess) instead.
     ///
     /// # Errors
     /// `Kind::Argument` for a side above 65535, `Kind::Memory`, `Kind::Driver`.
     pub fn upload_picture(&self, stream: Stream, picture: &Picture<'_>) -> Result<DevicePicture, CudaError> {
+        let pinned = self.stage(picture)?;
+        self.send_picture(&mut lock(&self.pictures), stream, picture, pinned)
+    }
+
+    /// A picture on the device to `[1,3,height,width]`, f32 or f16, R G B planes, `(v / 255 - mean) / std`, stretched to
+    /// the model's size. What [`reference::preprocess`](crate::reference::preprocess) gives, to the bit.
+    ///
+    /// # Errors
+    /// `Kind::Argument` for a tensor of another shape or type; `Kind::Memory`, `Kind::Driver`.
+    pub fn preprocess_picture(
+        &self,
+        stream: Stream,
+        picture: &DevicePicture,
+        spec: &ImageSpec,
+        to: &DeviceTensor,
+    ) -> Result<(), CudaError> {
+        self.resample(&mut lock(&self.pictures), stream, picture, spec, to)
+    }
+
+    /// Both. Nobody's picture comes between the two.
+    pub(crate) fn upload_and_preprocess(
+        &self,
+        stream: Stream,
+        picture: &Picture<'_>,
+        spec: &ImageSpec,
+        to: &DeviceTensor,
+    ) -> Result<(), CudaError> {
+        let pinned = self.stage(picture)?;
+        let mut pictures = lock(&self.pictures);
+        let picture = self.send_picture(&mut pictures, stream, picture, pinned)?;
+        self.resample(&mut pictures, stream, &picture, spec, to)
+    }
+
+    /// Reads a picture into pinned memory, rows without padding.
+    fn stage(&self, picture: &Picture<'_>) -> Result<Pinned, CudaError> {
         let (planes, bytes) = packed(picture);
-        let raw = {
-            let mut pictures = lock(&self.pictures);
-            self.grown(&mut pictures.scratch.entry(stream).or_default().raw, bytes)?
-        };
-        let on_device = DevicePicture::new(
-            raw.clone(),
-            picture.format(),
-            picture.width_px(),
-            picture.height_px(),
-            &planes[..picture.format().planes()],
-        )?
-        .with_color(picture.matrix(), picture.range());
         let mut pinned = self.staging.take(&self.context, bytes)?;
         let host = pinned.bytes()?;
         for (index, (start, row)) in planes.into_iter().enumerate().take(picture.format().planes()) {
@@ -171,18 +195,29 @@ impl CudaDevice {
                 lines.for_each(|(to, from)| to.copy_from_slice(&from[..row]));
             }
         }
-        pinned.send(&*self.stream(stream)?, &[(0, raw.address(), bytes)])?;
-        self.staging.put(pinned);
-        Ok(on_device)
+        Ok(pinned)
     }
 
-    /// A picture on the device to `[1,3,height,width]`, f32 or f16, R G B planes, `(v / 255 - mean) / std`, stretched to
-    /// the model's size. What [`reference::preprocess`](crate::reference::preprocess) gives, to the bit.
-    ///
-    /// # Errors
-    /// `Kind::Argument` for a tensor of another shape or type; `Kind::Memory`, `Kind::Driver`.
-    pub fn preprocess_picture(
+    fn send_picture(
         &self,
+        pictures: &mut Pictures,
+        stream: Stream,
+        picture: &Picture<'_>,
+        mut pinned: Pinned,
+    ) -> Result<DevicePicture, CudaError> {
+        let (planes, bytes) = packed(picture);
+        let raw = self.grown(&mut pictures.scratch.entry(stream).or_default().raw, bytes)?;
+        let planes = &planes[..picture.format().planes()];
+        let (width, height) = (picture.width_px(), picture.height_px());
+        let on_device = DevicePicture::new(raw.clone(), picture.format(), width, height, planes)?;
+        pinned.send(&*self.stream(stream)?, &[(0, raw.address(), bytes)])?;
+        self.staging.put(pinned);
+        Ok(on_device.with_color(picture.matrix(), picture.range()))
+    }
+
+    fn resample(
+        &self,
+        pictures: &mut Pictures,
         stream: Stream,
         picture: &DevicePicture,
         spec: &ImageSpec,
@@ -200,8 +235,6 @@ impl CudaDevice {
         let to = self.address("preprocessed picture", to, dtype)?;
         let on = self.stream(stream)?;
         let (picture_width, picture_height) = picture.size_px();
-        let mut pictures = lock(&self.pictures);
-        let pictures = &mut *pictures;
         let bytes = picture_height as usize * width * 4;
         let narrowed = self.grown(&mut pictures.scratch.entry(stream).or_default().narrowed, bytes)?;
         let from = (picture_width as usize, picture_height as usize);

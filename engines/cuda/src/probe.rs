@@ -94,16 +94,28 @@ pub fn probe() -> Result<Probe, CudaError> {
     Ok(Probe { driver, devices: (0..count).map(device).collect::<Result<_, _>>()? })
 }
 
-/// The driver's version; every other call of this crate is made after this one has succeeded.
+/// The driver's version; every other call of this crate is made after this one has succeeded. `cudarc` panics where there is
+/// no library or not the function, so both are looked for before.
 pub(crate) fn driver() -> Result<Version, CudaError> {
+    let expected = format!("libcuda.so of a driver for CUDA {NEEDED} or later");
+    let refuse = |got| Err(CudaError::new(Kind::NoDriver, "NVIDIA driver", &expected, got));
     let names: Vec<String> =
         ["cuda", "nvcuda"].into_iter().flat_map(cudarc::get_lib_name_candidates).collect();
-    // SAFETY: opening a driver runs its initialisers, which the driver vouches for; cudarc panics if none opens.
-    if !unsafe { sys::is_culib_present() } {
-        let reason = names.first().map(|name| why(name)).unwrap_or_default();
-        let expected = format!("libcuda.so of a driver for CUDA {NEEDED} or later");
-        let tried = format_args!("none ({reason}; {} names tried)", names.len()).to_string();
-        return Err(CudaError::new(Kind::NoDriver, "NVIDIA driver", expected, tried));
+    let mut reason = None;
+    // SAFETY: opening a driver runs its initialisers, which the driver vouches for.
+    let library = names.iter().find_map(|name| match unsafe { libloading::Library::new(name) } {
+        Ok(library) => Some(library),
+        Err(error) => {
+            reason.get_or_insert_with(|| told(&error));
+            None
+        }
+    });
+    let Some(library) = library else {
+        return refuse(format!("none ({}; {} names tried)", reason.unwrap_or_default(), names.len()));
+    };
+    // SAFETY: only whether it is there is asked; nothing is called through this type.
+    if let Err(error) = unsafe { library.get::<unsafe extern "C" fn()>(b"cuDriverGetVersion") } {
+        return refuse(format!("a library that is none ({})", told(&error)));
     }
     let mut version = 0;
     // SAFETY: the library is there, and writes one int through a pointer that lives for the call.
@@ -118,15 +130,6 @@ pub(crate) fn driver() -> Result<Version, CudaError> {
         ));
     }
     Ok(version)
-}
-
-/// What the loader says about a library that cannot be opened.
-fn why(name: &str) -> String {
-    // SAFETY: as in `driver`; it is not there, so nothing of it runs.
-    match unsafe { libloading::Library::new(name) } {
-        Ok(_) => format!("{name} opens now"),
-        Err(error) => told(&error),
-    }
 }
 
 /// The loader's own words, which are the error's source.

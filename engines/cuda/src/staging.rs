@@ -20,16 +20,20 @@ impl Staging {
     /// At least `bytes` that no copy uses. Allocates while the program warms up.
     pub(crate) fn take(&self, context: &Arc<CudaContext>, bytes: usize) -> Result<Pinned, CudaError> {
         let mut idle = lock(&self.idle);
-        let mut large_enough = 0;
+        let (mut oldest, mut under_way) = (None, 0);
         for at in 0..idle.len() {
             // Not one much too large either, or a picture's would go to a point.
             if !(bytes..=bytes.max(LEAST_BYTES) * 4).contains(&idle[at].len()) {
                 continue;
             }
-            large_enough += 1;
-            if idle[at].is_idle()? || large_enough == IN_FLIGHT {
+            if idle[at].is_idle()? {
                 return Ok(idle.remove(at));
             }
+            oldest.get_or_insert(at);
+            under_way += 1;
+        }
+        if let Some(at) = oldest.filter(|_| under_way >= IN_FLIGHT) {
+            return Ok(idle.remove(at));
         }
         drop(idle);
         Pinned::new(context, bytes.next_power_of_two().max(LEAST_BYTES))

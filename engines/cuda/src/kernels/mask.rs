@@ -10,8 +10,11 @@ use crate::{
     reference,
 };
 
-/// Threads a block, and words whose changes are counted together (`WORDS_PER_CHUNK` of mask.cu).
+/// Threads a block.
 const BLOCK: u32 = 256;
+/// Words whose changes are counted together, as mask.cu has them.
+const WORDS_PER_GROUP: usize = 32;
+const WORDS_PER_CHUNK: usize = 1024;
 /// `Found` of mask.cu, in words.
 const FOUND_WORDS: usize = 8;
 
@@ -27,6 +30,7 @@ pub struct MaskFinder {
     most_pixels: usize,
     capacity: u32,
     bits: Arc<dyn DeviceBuffer>,
+    group_changes: Arc<dyn DeviceBuffer>,
     chunk_changes: Arc<dyn DeviceBuffer>,
     places: Arc<dyn DeviceBuffer>,
     counts: Arc<dyn DeviceBuffer>,
@@ -80,7 +84,8 @@ impl MaskFinder {
         };
         Ok(Self {
             bits: alloc(words)?,
-            chunk_changes: alloc(words.div_ceil(BLOCK as usize))?,
+            group_changes: alloc(words.div_ceil(WORDS_PER_GROUP))?,
+            chunk_changes: alloc(words.div_ceil(WORDS_PER_CHUNK))?,
             places: alloc(capacity as usize)?,
             counts: alloc(capacity as usize + 1)?,
             found: alloc(FOUND_WORDS)?,
@@ -114,45 +119,69 @@ impl MaskFinder {
             return Err(CudaError::new(Kind::Argument, what, expected, got));
         };
         let sides = 1..=0xffff;
-        if objects > self.objects || !sides.contains(&low_width) || !sides.contains(&low_height) {
+        let all = [low_width, low_height, width_px as usize, height_px as usize];
+        if objects > self.objects || !all.iter().all(|side| sides.contains(side)) {
             let expected = format!("at most {} objects, sides of 1 to 65535", self.objects);
             return Err(CudaError::new(Kind::Argument, what, expected, logits.shape));
         }
         let logits = self.device.address(what, logits, DType::F32)?;
         let on = self.device.stream(stream)?;
         let words = words_of(total as usize) as u32;
-        let chunks = words.div_ceil(BLOCK);
+        let groups = words.div_ceil(WORDS_PER_GROUP as u32);
+        let chunks = words.div_ceil(WORDS_PER_CHUNK as u32);
         let capacity = self.capacity;
         let (low_width, low_height) = (low_width as i32, low_height as i32);
         let (width, height) = (width_px as i32, height_px as i32);
-        let (bits, chunk_changes) = (self.bits.address(), self.chunk_changes.address());
-        let (places, counts, found) = (self.places.address(), self.counts.address(), self.found.address());
+        let (bits, places) = (self.bits.address(), self.places.address());
+        let (group_changes, chunk_changes) = (self.group_changes.address(), self.chunk_changes.address());
+        let (counts, found) = (self.counts.address(), self.found.address());
         let kernels = &self.device.kernels;
-        let grid = [chunks, objects as u32];
-        let runs = [(capacity + 1).div_ceil(BLOCK), objects as u32];
-        let first = arguments![
-            logits,
-            low_width,
-            low_height,
-            width,
-            height,
-            words,
-            bits,
-            chunks,
-            chunk_changes,
-            found
-        ];
+        let grid = [words.div_ceil(BLOCK), objects as u32];
+        let runs = [(capacity + 1).max(groups).div_ceil(BLOCK), objects as u32];
         // SAFETY: each list is the kernel's own, in mask.cu. `logits` has objects x low height x low width floats; ours
-        // have room for `self.objects` times: `words` of `most_pixels`, as many chunks, `capacity` places, one more
-        // count, eight words of what was found; `objects` and `total` were compared with those above. Ours are freed
-        // with `self`, which waits for the device, as the logits' buffer does.
+        // have room for `self.objects` times: `words` of `most_pixels`, as many groups and chunks, `capacity` places,
+        // one more count, eight words of what was found; `objects` and `total` were compared with those above. Ours
+        // are freed with `self`, which waits for the device, as the logits' buffer does.
         unsafe {
-            kernels.launch(Kernel::MaskBits, &on, grid, BLOCK, first)?;
-            let list = arguments![bits, total, words, chunks, chunk_changes, found];
-            kernels.launch(Kernel::MaskRunsCount, &on, grid, BLOCK, list)?;
-            let list = arguments![bits, total, words, chunks, chunk_changes, capacity, places];
+            let list = arguments![
+                logits,
+                low_width,
+                low_height,
+                width,
+                height,
+                words,
+                bits,
+                groups,
+                group_changes,
+                chunks,
+                chunk_changes
+            ];
+            kernels.launch(Kernel::MaskBits, &on, grid, BLOCK, list)?;
+            let list = arguments![
+                bits,
+                total,
+                words,
+                groups,
+                group_changes,
+                chunks,
+                chunk_changes,
+                capacity,
+                places,
+                found
+            ];
             kernels.launch(Kernel::MaskRunsPlace, &on, grid, BLOCK, list)?;
-            let list = arguments![places, capacity, height, total, found, counts];
+            let list = arguments![
+                places,
+                capacity,
+                height,
+                total,
+                found,
+                counts,
+                groups,
+                group_changes,
+                chunks,
+                chunk_changes
+            ];
             kernels.launch(Kernel::MaskRunsMeasure, &on, runs, BLOCK, list)?;
         }
         self.last = Some(Last { objects, width_px, height_px, words });

@@ -54,7 +54,6 @@ kernels! {
     PictureShortenF32 = "picture_shorten_f32",
     PictureShortenF16 = "picture_shorten_f16",
     MaskBits = "mask_bits",
-    MaskRunsCount = "mask_runs_count",
     MaskRunsPlace = "mask_runs_place",
     MaskRunsMeasure = "mask_runs_measure",
     OverlayFill = "overlay_fill",

@@ -28,6 +28,8 @@ struct InksParameter {
     weight: [u32; INKS],
 }
 
+const _: () = assert!(size_of::<InksParameter>() == 196);
+
 /// Draws masks into a picture, one after the other.
 ///
 /// # Safety

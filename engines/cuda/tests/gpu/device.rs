@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sightline_core::{DType, Filter, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, Kind as Api, Stream};
-use sightline_engine_cuda::{CudaDevice, DevicePicture, Kind, MaskFinder};
+use sightline_engine_cuda::{CudaDevice, DevicePicture, Kind, MaskFinder, reference};
 
 use crate::{
     common::spec,
@@ -212,6 +212,36 @@ pub(crate) fn refusals(device: &Arc<CudaDevice>) {
     assert!(finder.find(on, &tensor(device, DType::F32, &[2, 1, 2, 2]), 8, 8).is_err());
     assert!(finder.find(on, &tensor(device, DType::F32, &[1, 1, 2, 2]), 9, 8).is_err());
     assert_eq!(CudaDevice::open(99, None).expect_err("there is no such number").kind(), Kind::NoDevice);
+}
+
+/// Feeds share one stream for their pictures, of one size or of several.
+pub(crate) fn pictures_of_several_feeds(device: &Arc<CudaDevice>) {
+    const ROUNDS: usize = 30;
+    let spec = spec(16, 16, Filter::Bilinear);
+    let start = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for feed in 0..4 {
+            let (spec, start) = (&spec, &start);
+            scope.spawn(move || {
+                let size = (24 + 2 * (feed / 2) as u32, 20);
+                let format = sightline_core::PixelFormat::Rgb;
+                let own: Vec<_> = (0..ROUNDS)
+                    .map(|round| {
+                        let picture = crate::common::Owned::noise(format, size, 0, feed * 100 + round as u64);
+                        (picture, tensor(device, DType::F32, &[1, 3, 16, 16]))
+                    })
+                    .collect();
+                start.wait();
+                for (picture, out) in &own {
+                    device.preprocess(Stream::COPY, &picture.picture(), spec, out).unwrap();
+                }
+                for (round, (picture, out)) in own.iter().enumerate() {
+                    let expected = reference::preprocess(&picture.picture(), spec);
+                    assert_eq!(downloaded(device, Stream::COPY, out), expected, "feed {feed}, {round}");
+                }
+            });
+        }
+    });
 }
 
 /// Feeds share one device.

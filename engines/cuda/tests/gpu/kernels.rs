@@ -134,13 +134,16 @@ pub(crate) fn parts_and_padded_rows(device: &Arc<CudaDevice>) {
 
 pub(crate) fn masks(device: &Arc<CudaDevice>) {
     let mut numbers = Numbers::new(5);
-    let mut finder = MaskFinder::new(device.clone(), 4, 200, 150, 20_000).unwrap();
+    // Sizes in turn, large ones of several chunks: what one leaves in the tables would be the next one's.
+    let mut finder = MaskFinder::new(device.clone(), 4, 640, 360, 100_000).unwrap();
     for (low, size) in [
+        ((64, 64), (640, 360)),
         ((48, 48), (200, 150)),
         ((32, 40), (61, 33)),
         ((16, 16), (16, 16)),
         ((5, 7), (1, 65)),
         ((3, 3), (7, 1)),
+        ((33, 20), (360, 640)),
     ] {
         let each: Vec<Vec<f32>> = vec![
             blobs(&mut numbers, low.0, low.1),

@@ -38,6 +38,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("memory outlives its work", device::memory_outlives_its_work),
     ("arena", device::arena),
     ("refusals", device::refusals),
+    ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
 ];
 
@@ -64,16 +65,26 @@ fn build() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("imaginary");
     std::fs::create_dir_all(&folder).expect("the target folder can be written");
-    // Floats as the kernels': never contracted.
-    let library = folder.join("libcuda.so");
-    let built = Command::new(env::var_os("CXX").unwrap_or_else(|| "c++".into()))
-        .args(["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC"])
-        .arg("-I")
-        .arg(here.join("kernels"))
-        .arg(here.join("tests/imaginary/driver.cpp"))
-        .args(["-Wl,-soname,libcuda.so", "-o"])
-        .arg(&library)
-        .output();
+    let compile = |source: PathBuf, library: PathBuf| {
+        std::fs::create_dir_all(library.parent().expect("it is in a folder"))
+            .expect("the target folder can be written");
+        // Floats as the kernels': never contracted.
+        Command::new(env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+            .args(["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Werror", "-shared", "-fPIC"])
+            .arg("-I")
+            .arg(here.join("kernels"))
+            .arg(source)
+            .args(["-Wl,-soname,libcuda.so", "-o"])
+            .arg(library)
+            .output()
+    };
+    // A library of that name which is no driver.
+    let empty = folder.join("empty.cpp");
+    std::fs::write(&empty, "").expect("the target folder can be written");
+    let built = compile(empty, folder.join("foreign/libcuda.so")).and_then(|output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        compile(here.join("tests/imaginary/driver.cpp"), folder.join("libcuda.so"))
+    });
     match built {
         Err(error) => {
             eprintln!("SKIPPED: no C++ compiler ({error}): kernels were not run on the processor");
@@ -98,7 +109,9 @@ fn child(task: &str, driver: Option<&Path>, settings: &[(&str, &str)]) -> Output
 
 /// Each way in which a machine may lack a GPU, told in its own words.
 fn probes(driver: &Path, real: bool) -> bool {
+    let foreign = driver.join("foreign");
     let mut cases = vec![
+        ("foreign", Some(foreign.as_path()), vec![], "undefined symbol: cuDriverGetVersion"),
         ("too old", Some(driver), vec![("SIGHTLINE_IMAGINARY_VERSION", "11040")], "got CUDA 11.4"),
         ("no device", Some(driver), vec![("SIGHTLINE_IMAGINARY_DEVICES", "0")], "at least one, got none"),
         ("asleep", Some(driver), vec![("SIGHTLINE_IMAGINARY_DEVICES", "-1")], "CUDA_ERROR_NO_DEVICE"),
