@@ -1,12 +1,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sightline_core::{DType, TensorView, TensorViewMut};
+use sightline_core::DType;
 use sightline_engine_api::{
-    Device, DeviceOps, DeviceTensor, Engine, EngineError, Event, GraphIo, Kind, Model, Pending, Stream,
-    TensorMut, TensorRef, check_bindings,
+    Device, DeviceOps, DeviceTensor, Engine, EngineError, Event, GraphIo, Model, Pending, Stream, TensorMut,
+    TensorRef, check_bindings,
 };
 
-use crate::{FakeDevice, device::Memory};
+use crate::{
+    FakeDevice,
+    anywhere::{Values, on_one},
+    device::Memory,
+};
 
 /// A host engine made to run on a [`FakeDevice`]: when its stream comes to it, on what then lies in the device's memory.
 struct DeviceEngine {
@@ -90,17 +94,7 @@ impl Engine for DeviceEngine {
     ) -> Result<Event, EngineError> {
         check_bindings(&self.name, &self.io, inputs, outputs)?;
         (self.given)(outputs)?;
-        let host = || EngineError::new(Kind::Interface, &self.name, "device tensors", "a host tensor");
-        let read = |tensor: &TensorRef<'_>| match tensor {
-            TensorRef::Device(tensor) => Ok(tensor.clone()),
-            TensorRef::Host(_) => Err(host()),
-        };
-        let write = |tensor: &TensorMut<'_>| match tensor {
-            TensorMut::Device(tensor) => Ok(tensor.clone()),
-            TensorMut::Host(_) => Err(host()),
-        };
-        let inputs = inputs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let outputs = outputs.iter().map(write).collect::<Result<Vec<_>, _>>()?;
+        let [inputs, outputs] = on_one(&self.name, inputs, outputs)?;
         self.device.counted(|counts| counts.runs += 1);
         let inner = Arc::clone(&self.inner);
         let tensors: Vec<DeviceTensor> = inputs.iter().chain(&outputs).cloned().collect();
@@ -110,11 +104,6 @@ impl Engine for DeviceEngine {
         })?;
         Ok(Event::pending(Box::new(Run(self.device.clone(), stream))))
     }
-}
-
-enum Values {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
 }
 
 fn run(
@@ -128,21 +117,18 @@ fn run(
         _ => memory.f32(tensor).map(Values::F32),
     };
     let given = inputs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let views = given.iter().zip(inputs).map(|(values, tensor)| {
-        Ok(match values {
-            Values::F32(values) => TensorView::f32(tensor.shape.dims(), values)?.into(),
-            Values::I64(values) => TensorView::i64(tensor.shape.dims(), values)?.into(),
-        })
-    });
+    let views = given.iter().zip(inputs).map(|(values, tensor)| Ok(values.view(tensor)?.into()));
     let views = views.collect::<Result<Vec<TensorRef<'_>>, EngineError>>()?;
-    let mut results: Vec<Vec<f32>> =
-        outputs.iter().map(|tensor| vec![0.0; tensor.shape.elements()]).collect();
-    let places = results
-        .iter_mut()
-        .zip(outputs)
-        .map(|(values, tensor)| Ok(TensorViewMut::f32(tensor.shape.dims(), values)?.into()));
-    let mut places = places.collect::<Result<Vec<TensorMut<'_>>, EngineError>>()?;
+    let mut results: Vec<Values> = outputs.iter().map(Values::zeros).collect();
+    let places = results.iter_mut().zip(outputs);
+    let mut places: Vec<TensorMut<'_>> =
+        places.map(|(values, tensor)| values.view_mut(tensor).into()).collect();
     engine.run(&views, &mut places)?;
     drop(places);
-    outputs.iter().zip(&results).try_for_each(|(tensor, values)| memory.put_f32(tensor, values))
+    for (values, tensor) in results.iter().zip(outputs) {
+        if let Values::F32(values) = values {
+            memory.put_f32(tensor, values)?;
+        }
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //! [`FakeDevice`] is a device in host memory that runs them in the worst order it is allowed.
 #![forbid(unsafe_code)]
 
+mod anywhere;
 mod arithmetic;
 mod device;
 mod device_engine;
@@ -10,6 +11,7 @@ mod fn_engine;
 mod handle;
 mod model;
 
+pub use anywhere::on_device;
 pub use device::{DeviceCounts, FakeDevice, Schedule};
 pub use fn_engine::FnEngine;
 pub use handle::{FakeHandle, Fault, Recorded};

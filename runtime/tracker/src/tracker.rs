@@ -66,11 +66,12 @@ impl std::fmt::Debug for Tracker {
 }
 
 impl Tracker {
-    /// Binds the model's graphs and allocates the features' history.
+    /// Binds the model's graphs and allocates the features' history; on a device ([`Model::device`]) everything there will
+    /// ever be.
     ///
     /// # Errors
     /// `Kind::Options` for an option of 0, `Kind::Engine` when a graph has a port the contract does not know, lacks
-    /// one it needs, or has one of another type or shape.
+    /// one it needs, or has one of another type or shape; on a device also when an engine is elsewhere or memory is short.
     pub fn new(model: Model, options: Options) -> Result<Self, TrackerError> {
         for (name, value) in [("history", options.history), ("max_objects", options.max_objects)] {
             if value == 0 {
@@ -448,7 +449,7 @@ impl Tracker {
         self.objects.is_empty() && self.waiting.is_empty() && self.catching.is_empty()
     }
 
-    /// Bytes of state held for objects, those of removed ones included; it rises only to the most objects there
+    /// Bytes of state held for objects on the host, those of removed ones included; it rises only to the most objects there
     /// ever were at once, plus one for corrections.
     pub fn object_bytes(&self) -> usize {
         let late = self.catching.iter().map(|late| &late.object);

@@ -10,10 +10,12 @@ use std::{
 
 use sightline_core::{FrameResult, ObjectId, Picture, PixelFormat, Plane, TensorViewMut, TrackState};
 use sightline_engine_api::{
-    Device, DeviceTensor, Engine, GraphName, Kind as EngineKind, Model, Stream, TensorMut, ViewSpec,
+    Device, DeviceOps, DeviceTensor, Engine, GraphName, Kind as EngineKind, Model, Stream, TensorMut,
+    ViewSpec,
 };
 use sightline_engine_fake::{
     DeviceCounts, FakeDevice, FakeHandle, FakeOptions, Fault, FnEngine, SIDE_PX, Schedule, model as fake,
+    on_device,
 };
 use sightline_tracker::{Applied, At, Kind, Options, Pace, ProposalOptions, Session, Tracker};
 use support::{
@@ -91,6 +93,9 @@ fn the_fake_model_gives_the_same_masks() {
     assert!(on_host.iter().any(|said| said.contains("Tracking")));
     let device = lazy();
     assert_eq!(script(device.model(fake(FakeOptions::default()))), on_host);
+    // Whichever device it is.
+    let ops: Arc<dyn DeviceOps> = Arc::new(lazy());
+    assert_eq!(script(on_device(fake(FakeOptions::default()), &ops)), on_host);
 }
 
 #[test]
