@@ -44,12 +44,22 @@ pub fn examine_plans(ordinal: u32) -> Result<Vec<(PathBuf, Option<plan::PlanErro
     Ok(examined)
 }
 
-/// The GPU of a number, as plans know it.
+/// The GPU of a number, as plans know it; it is not opened.
 #[cfg(feature = "cuda")]
 fn gpu(ordinal: u32) -> Result<Gpu, EngineError> {
-    let info = crate::gpu::device(ordinal)?.info().clone();
-    let (major, minor) = info.capability;
-    Ok(Gpu { sm: 10 * major + minor, name: info.name, multiprocessors: info.multiprocessors })
+    let devices = sightline_engine_cuda::probe()?.devices;
+    let there = devices.len();
+    let device = devices.into_iter().find(|device| device.ordinal == ordinal).ok_or_else(|| {
+        let subject = format!("device cuda:{ordinal}");
+        EngineError::new(
+            sightline_engine_api::Kind::Unavailable,
+            subject,
+            "one of the GPUs",
+            format_args!("{there} there"),
+        )
+    })?;
+    let (major, minor) = device.capability;
+    Ok(Gpu { sm: 10 * major + minor, name: device.name, multiprocessors: device.multiprocessors })
 }
 
 #[cfg(not(feature = "cuda"))]
