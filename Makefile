@@ -170,14 +170,17 @@ FIGURES ?=
 figures: build
 	python3 benches/figures.py --out $(FIGURES_OUT) --davis $(DAVIS) $(foreach level,$(DEGRADE),--degrade $(level)) $(FIGURES)
 
+# Twice: as it is shipped, and with what a build may have besides.
+ALL := --workspace --features gst-plugin-sightline/nvmm --locked -q
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -q -- -D warnings
-	cargo clippy -p sightline-engine-cuda -p gst-plugin-sightline --all-targets --features nvmm --locked -q -- -D warnings
+	cargo clippy -p sightline -p gst-plugin-sightline --locked -q -- -D warnings
+	cargo clippy $(ALL) --all-targets -- -D warnings
 
+# Built first: tests open the plugin as GStreamer does.
 test: lint nvrtc
-	cargo build --locked -q -p gst-plugin-sightline --features nvmm
-	cargo test --workspace --features gst-plugin-sightline/nvmm --locked -q
+	cargo build $(ALL) --lib --bins --tests
+	cargo test $(ALL)
 	@$(MAKE) --no-print-directory test-tensorrt
 
 # Every fault around `sightline serve`, round after round; exit code 1 if anything that must hold does not.
