@@ -209,6 +209,27 @@ pub struct Model {
     pub device: Option<Arc<dyn DeviceOps>>,
 }
 
+impl Model {
+    /// The same graphs on `device`, each in what `wrap` makes of its engine.
+    #[must_use]
+    pub fn wrapped(
+        self,
+        device: Option<Arc<dyn DeviceOps>>,
+        mut wrap: impl FnMut(Box<dyn Engine>) -> Box<dyn Engine>,
+    ) -> Self {
+        Self {
+            image_encoder: wrap(self.image_encoder),
+            memory_attention: wrap(self.memory_attention),
+            decoder_track: wrap(self.decoder_track),
+            decoder_prompt: wrap(self.decoder_prompt),
+            memory_encoder: wrap(self.memory_encoder),
+            mask_downsample: self.mask_downsample.map(wrap),
+            device,
+            spec: self.spec,
+        }
+    }
+}
+
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model")

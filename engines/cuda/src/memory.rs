@@ -1,6 +1,6 @@
 use std::{fmt, ptr::NonNull, sync::Arc};
 
-use cudarc::driver::{CudaContext, CudaEvent, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 use sightline_engine_api::{Device, DeviceBuffer};
 
 use crate::{CudaError, Kind, error::During};
@@ -131,40 +131,52 @@ impl Pinned {
     /// Begins copies to the device: `(offset here, address there, bytes)`.
     pub(crate) fn send(
         &mut self,
-        stream: &cudarc::driver::CudaStream,
+        stream: &CudaStream,
         copies: &[(usize, u64, usize)],
     ) -> Result<(), CudaError> {
-        self.check(copies)?;
-        stream.context().bind_to_thread().during("cuCtxSetCurrent")?;
-        for (offset, address, bytes) in copies.iter().copied() {
-            // SAFETY: in bounds, and not touched by the host before the event that follows is done. The address was
-            // checked against its buffer by the caller, who also keeps that buffer; freeing waits for the device.
-            unsafe {
-                let from = std::slice::from_raw_parts(self.start.as_ptr().add(offset), bytes);
-                result::memcpy_htod_async(address, from, stream.cu_stream())
-            }
-            .during("cuMemcpyHtoDAsync")?;
-        }
-        self.end.record(stream).during("cuEventRecord")
+        self.begin(stream, copies, |here, there, bytes| {
+            // SAFETY: `begin` gives bytes that are ours, and that the host does not touch before its event is done. The
+            // address was checked against its buffer by the caller, who also keeps that buffer; freeing waits for the
+            // device.
+            let from = unsafe { std::slice::from_raw_parts(here, bytes) };
+            // SAFETY: as above.
+            unsafe { result::memcpy_htod_async(there, from, stream.cu_stream()) }.during("cuMemcpyHtoDAsync")
+        })
     }
 
     /// Begins copies from the device, as [`Pinned::send`].
     pub(crate) fn receive(
         &mut self,
-        stream: &cudarc::driver::CudaStream,
+        stream: &CudaStream,
         copies: &[(usize, u64, usize)],
+    ) -> Result<(), CudaError> {
+        self.begin(stream, copies, |here, there, bytes| {
+            // SAFETY: as in `send`.
+            let to = unsafe { std::slice::from_raw_parts_mut(here, bytes) };
+            // SAFETY: as in `send`.
+            unsafe { result::memcpy_dtoh_async(to, there, stream.cu_stream()) }.during("cuMemcpyDtoHAsync")
+        })
+    }
+
+    /// Begins copies one by one, and sets the event behind those that were begun.
+    fn begin(
+        &mut self,
+        stream: &CudaStream,
+        copies: &[(usize, u64, usize)],
+        copy: impl Fn(*mut u8, u64, usize) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         self.check(copies)?;
         stream.context().bind_to_thread().during("cuCtxSetCurrent")?;
-        for (offset, address, bytes) in copies.iter().copied() {
-            // SAFETY: as in `send`.
-            unsafe {
-                let to = std::slice::from_raw_parts_mut(self.start.as_ptr().add(offset), bytes);
-                result::memcpy_dtoh_async(to, address, stream.cu_stream())
-            }
-            .during("cuMemcpyDtoHAsync")?;
+        let begun = copies.iter().try_for_each(|(offset, address, bytes)| {
+            // SAFETY: `check` found the offset within our bytes.
+            copy(unsafe { self.start.as_ptr().add(*offset) }, *address, *bytes)
+        });
+        // Where one failed, those before it are under way all the same: their bytes are not to be touched or freed.
+        let ended = self.end.record(stream).during("cuEventRecord");
+        if ended.is_err() {
+            stream.context().record_err(stream.synchronize());
         }
-        self.end.record(stream).during("cuEventRecord")
+        begun.and(ended)
     }
 
     fn check(&self, copies: &[(usize, u64, usize)]) -> Result<(), CudaError> {

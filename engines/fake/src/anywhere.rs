@@ -9,19 +9,9 @@ use sightline_engine_api::{
 /// The model on any device, a real one too: each run brings its inputs to the host, runs there, and takes the results
 /// back. It waits for the device, which no other engine does; it is there to try the device, not to be fast.
 pub fn on_device(model: Model, ops: &Arc<dyn DeviceOps>) -> Model {
-    let engine = |inner: Box<dyn Engine>| -> Box<dyn Engine> {
+    model.wrapped(Some(Arc::clone(ops)), |inner| {
         Box::new(Anywhere { ops: Arc::clone(ops), io: inner.io().clone(), inner })
-    };
-    Model {
-        image_encoder: engine(model.image_encoder),
-        memory_attention: engine(model.memory_attention),
-        decoder_track: engine(model.decoder_track),
-        decoder_prompt: engine(model.decoder_prompt),
-        memory_encoder: engine(model.memory_encoder),
-        mask_downsample: model.mask_downsample.map(engine),
-        device: Some(Arc::clone(ops)),
-        spec: model.spec,
-    }
+    })
 }
 
 struct Anywhere {

@@ -39,17 +39,7 @@ impl FakeDevice {
 
     /// The model, on this device.
     pub fn model(&self, model: Model) -> Model {
-        let engine = |inner| self.engine(inner, |_| Ok(()));
-        Model {
-            image_encoder: engine(model.image_encoder),
-            memory_attention: engine(model.memory_attention),
-            decoder_track: engine(model.decoder_track),
-            decoder_prompt: engine(model.decoder_prompt),
-            memory_encoder: engine(model.memory_encoder),
-            mask_downsample: model.mask_downsample.map(engine),
-            device: Some(Arc::new(self.clone())),
-            spec: model.spec,
-        }
+        model.wrapped(Some(Arc::new(self.clone())), |inner| self.engine(inner, |_| Ok(())))
     }
 }
 

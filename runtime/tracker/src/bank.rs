@@ -43,6 +43,15 @@ pub(crate) enum Place {
     Pin(usize),
 }
 
+impl Place {
+    fn among<'a>(self, ring: &'a Slots, pins: &'a Slots) -> (&'a Slots, usize) {
+        match self {
+            Self::Ring(slot) => (ring, slot),
+            Self::Pin(pin) => (pins, pin),
+        }
+    }
+}
+
 /// A memory or pointer that a frame attends to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attended {
@@ -403,10 +412,7 @@ impl Bank {
         to: &mut Slab,
         start: usize,
     ) -> Result<(), EngineError> {
-        let (slots, slot) = match place {
-            Place::Ring(slot) => (&self.ring, slot),
-            Place::Pin(pin) => (&self.pins, pin),
-        };
+        let (slots, slot) = place.among(&self.ring, &self.pins);
         slots.read(ground, slot, to, start, self.sizes.memory)
     }
 
@@ -418,10 +424,7 @@ impl Bank {
         to: &mut Slab,
         start: usize,
     ) -> Result<(), EngineError> {
-        let (slots, slot) = match place {
-            Place::Ring(slot) => (&self.pointers, slot),
-            Place::Pin(pin) => (&self.pin_pointers, pin),
-        };
+        let (slots, slot) = place.among(&self.pointers, &self.pin_pointers);
         slots.read(ground, slot, to, start, self.sizes.pointer)
     }
 }

@@ -159,6 +159,40 @@ pub(crate) fn arena(_: &Arc<CudaDevice>) {
     );
 }
 
+/// Of several copies the last one fails: the bytes of those before it are not freed under them.
+pub(crate) fn a_copy_that_fails(device: &Arc<CudaDevice>) {
+    #[derive(Debug)]
+    struct Nowhere(Device);
+    impl DeviceBuffer for Nowhere {
+        fn device(&self) -> Device {
+            self.0
+        }
+        fn address(&self) -> u64 {
+            4096
+        }
+        fn len_bytes(&self) -> usize {
+            4096
+        }
+    }
+    let many = tensor(device, DType::F32, &[MANY]);
+    let nowhere = DeviceTensor {
+        buffer: Arc::new(Nowhere(device.place())),
+        offset_bytes: 0,
+        dtype: DType::F32,
+        shape: Shape::new(&[4]).unwrap(),
+    };
+    let (mut values, mut none) = (vec![0.0; MANY], [0.0; 4]);
+    for round in 1..4 {
+        device.fill(Stream::TRACK, round as f32, &many).unwrap();
+        let parts = &mut [
+            (many.clone(), TensorViewMut::f32(&[MANY], &mut values).unwrap()),
+            (nowhere.clone(), TensorViewMut::f32(&[4], &mut none).unwrap()),
+        ];
+        assert!(device.download(Stream::TRACK, parts).is_err());
+        assert_eq!(downloaded(device, Stream::TRACK, &many)[MANY - 1], round as f32);
+    }
+}
+
 pub(crate) fn refusals(device: &Arc<CudaDevice>) {
     let on = Stream::TRACK;
     let four = tensor(device, DType::F32, &[4]);

@@ -38,6 +38,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("ends", device::ends),
     ("memory outlives its work", device::memory_outlives_its_work),
     ("arena", device::arena),
+    ("a copy that fails", device::a_copy_that_fails),
     ("refusals", device::refusals),
     ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),

@@ -179,6 +179,16 @@ API cuMemHostAlloc(void** to, size_t bytes, unsigned flags) {
 }
 API cuMemFreeHost(void* at) { ALONE; pinned.erase(at); free(at); return 0; }
 
+// Before a copy between the device and pinned memory is done: that memory must still be there.
+void expect_pinned(const void* at, size_t bytes) {
+    auto after = pinned.upper_bound(const_cast<void*>(at));
+    if (after != pinned.begin()) {
+        auto [start, size] = *std::prev(after);
+        if (static_cast<const char*>(at) + bytes <= static_cast<const char*>(start) + size) return;
+    }
+    wrong("pinned memory was freed under a copy");
+}
+
 API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
     ALONE;
     if (!within(to, bytes)) return 1;
@@ -188,13 +198,19 @@ API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     ALONE;
     if (!within(to, bytes)) return 1;
-    at(stream)->give([=] { memcpy(reinterpret_cast<void*>(to), from, bytes); });
+    at(stream)->give([=] {
+        expect_pinned(from, bytes);
+        memcpy(reinterpret_cast<void*>(to), from, bytes);
+    });
     return 0;
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     ALONE;
     if (!within(from, bytes)) return 1;
-    at(stream)->give([=] { memcpy(to, reinterpret_cast<void*>(from), bytes); });
+    at(stream)->give([=] {
+        expect_pinned(to, bytes);
+        memcpy(to, reinterpret_cast<void*>(from), bytes);
+    });
     return 0;
 }
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
