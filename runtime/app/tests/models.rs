@@ -221,6 +221,27 @@ fn a_cut_download_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn the_proxy_of_the_environment_is_asked_unless_it_is_told_not_to() {
+    let house = House::new();
+    // Resolves nowhere: who answers is the proxy.
+    let pull = |spared: &str| {
+        house
+            .command(&["pull", "toy", "--threads", "1", "--from", "http://models.invalid/model.pt"])
+            .env("HTTP_PROXY", &house.server.address)
+            .env("http_proxy", &house.server.address)
+            .env("NO_PROXY", spared)
+            .env("no_proxy", spared)
+            .output()
+            .unwrap()
+    };
+    failed_with(&pull("models.invalid"), "models.invalid");
+    house.nothing_is_installed();
+    house.server.behave(Manner::Status(503));
+    failed_with(&pull("elsewhere.invalid"), "got 503");
+    assert_eq!(house.server.ranges(), [None]);
+}
+
+#[test]
 fn a_publisher_who_redirects_is_followed() {
     let house = House::new();
     let moved = house.server.address.replace("/model.pt", "/moved.pt");

@@ -4,20 +4,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{ErrorKind, IsTerminal as _, Read, Write as _},
+    io::{IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
+use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use ureq::{
-    Agent, Body, Proxy,
-    http::{Response, StatusCode, Uri},
-    tls::{RootCerts, TlsConfig},
-};
 
 /// Pieces in which a body is read and written.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -54,11 +49,22 @@ pub(super) fn fetch(
     expected_bytes: Option<u64>,
     patience: Patience,
 ) -> Result<Hashed> {
-    let subject = format!("download {address}");
-    let agent = agent(address, patience);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime
+        .block_on(download(address, part, expected_bytes, patience))
+        .with_context(|| format!("download {address}"))
+}
+
+async fn download(
+    address: &str,
+    part: &Path,
+    expected_bytes: Option<u64>,
+    patience: Patience,
+) -> Result<Hashed> {
+    let client = client(patience)?;
     let mark_path = mark_path(part);
     let begun = begun(part, &mark_path, address);
-    let response = request(&agent, address, begun.as_ref(), patience).with_context(|| subject.clone())?;
+    let response = request(&client, address, begun.as_ref(), patience).await?;
     let (response, start) = match (response.status(), &begun) {
         (StatusCode::OK, _) => (response, 0),
         (StatusCode::PARTIAL_CONTENT, Some((_, have))) if range_start(&response) == Some(*have) => {
@@ -66,22 +72,22 @@ pub(super) fn fetch(
         }
         // The file has changed under the mark, or was complete: from the beginning.
         (StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PARTIAL_CONTENT, Some(_)) => {
-            let response = request(&agent, address, None, patience).with_context(|| subject.clone())?;
+            let response = request(&client, address, None, patience).await?;
             if response.status() != StatusCode::OK {
-                bail!("{subject}: expected status 200, got {}", response.status());
+                bail!("expected status 200, got {}", response.status());
             }
             (response, 0)
         }
-        (status, _) => bail!("{subject}: expected status 200, got {status}"),
+        (status, _) => bail!("expected status 200, got {status}"),
     };
     if let Some((_, have)) = begun.filter(|_| start == 0) {
         tracing::info!(have_bytes = have, "the server does not go on with this file; from the beginning");
     }
-    let announced = response.body().content_length().map(|rest| start + rest);
+    let announced = response.content_length().map(|rest| start + rest);
     if let (Some(expected), Some(got)) = (expected_bytes, announced)
         && expected != got
     {
-        bail!("{subject}: expected {expected} bytes as the catalogue says, got {got}");
+        bail!("expected {expected} bytes as the catalogue says, got {got}");
     }
     let total = announced.or(expected_bytes);
     if let Some(total) = total {
@@ -91,12 +97,9 @@ pub(super) fn fetch(
         Some(validator) => super::write_json(&mark_path, &Mark { address: address.to_owned(), validator })?,
         None => forget(&mark_path),
     }
-    let hashed = receive(response, part, start, total, patience).with_context(|| subject.clone())?;
+    let hashed = receive(response, part, start, total, patience).await?;
     if let Some(total) = total.filter(|total| *total != hashed.length_bytes) {
-        bail!(
-            "{subject}: expected {total} bytes, got {}; the same command goes on from there",
-            hashed.length_bytes
-        );
+        bail!("expected {total} bytes, got {}; the same command goes on from there", hashed.length_bytes);
     }
     forget(&mark_path);
     Ok(hashed)
@@ -159,73 +162,49 @@ fn begun(part: &Path, mark_path: &Path, address: &str) -> Option<(Mark, u64)> {
     (mark.address == address && have > 0).then_some((mark, have))
 }
 
-fn agent(address: &str, patience: Patience) -> Agent {
-    let tls = TlsConfig::builder()
-        // The system's certificates: behind a company's proxy the public ones are not enough.
-        .root_certs(RootCerts::PlatformVerifier)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
-        .proxy(proxy(address))
-        .http_status_as_error(false)
-        .timeout_resolve(Some(patience.connect))
-        .timeout_connect(Some(patience.connect))
-        .timeout_recv_response(Some(patience.stall))
-        .timeout_per_read(Some(patience.stall))
+fn client(patience: Patience) -> Result<Client> {
+    // One provider a process; whoever came first may have chosen another.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    // The system's certificates, and the proxies of the environment.
+    Ok(Client::builder()
+        .connect_timeout(patience.connect)
+        .read_timeout(patience.stall)
         .user_agent(concat!("sightline/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
+        .build()?)
 }
 
-/// The proxy that the environment names for this address, unless `NO_PROXY` has its host. The client's own rule
-/// would send a plain address through `HTTPS_PROXY`.
-fn proxy(address: &str) -> Option<Proxy> {
-    let uri: Uri = address.parse().ok()?;
-    if Proxy::try_from_env()?.is_no_proxy(&uri) {
-        return None;
-    }
-    let names = match uri.scheme_str() {
-        Some("https") => ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
-        _ => ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
-    };
-    let value = names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
-    Proxy::new(&value).ok()
-}
-
-fn request(
-    agent: &Agent,
+async fn request(
+    client: &Client,
     address: &str,
     begun: Option<&(Mark, u64)>,
     patience: Patience,
-) -> Result<Response<Body>> {
-    let mut request = agent.get(address).header("Accept-Encoding", "identity");
+) -> Result<Response> {
+    let mut request = client.get(address).header("Accept-Encoding", "identity");
     if let Some((mark, have)) = begun {
         request = request.header("Range", format!("bytes={have}-")).header("If-Range", &mark.validator);
     }
-    request.call().map_err(|error| explain(error, patience))
+    request.send().await.map_err(|error| explain(error, patience))
 }
 
-fn explain(error: ureq::Error, patience: Patience) -> anyhow::Error {
-    match error {
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
-            anyhow!("expected a connection within {} s, got none", patience.connect.as_secs_f64())
-        }
-        ureq::Error::Timeout(_) => {
-            anyhow!("expected the server to go on within {} s, got silence", patience.stall.as_secs_f64())
-        }
-        other => anyhow!(other),
+fn explain(error: reqwest::Error, patience: Patience) -> Error {
+    if !error.is_timeout() {
+        // The address is the subject's.
+        return Error::new(error.without_url());
     }
+    if error.is_connect() {
+        return anyhow!("expected a connection within {} s, got none", patience.connect.as_secs_f64());
+    }
+    anyhow!("expected the server to go on within {} s, got silence", patience.stall.as_secs_f64())
 }
 
 /// Where a partial answer starts: `Content-Range: bytes 5-9/10`.
-fn range_start(response: &Response<Body>) -> Option<u64> {
+fn range_start(response: &Response) -> Option<u64> {
     let range = response.headers().get("content-range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 /// A strong `ETag`, else a `Last-Modified`: what `If-Range` takes.
-fn validator(response: &Response<Body>) -> Option<String> {
+fn validator(response: &Response) -> Option<String> {
     let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
     header("etag").filter(|tag| !tag.starts_with("W/")).or_else(|| header("last-modified"))
 }
@@ -247,8 +226,8 @@ fn check_space(part: &Path, need_bytes: u64) -> Result<()> {
 }
 
 /// Reads the body behind the first `start` bytes of `part`.
-fn receive(
-    response: Response<Body>,
+async fn receive(
+    mut response: Response,
     part: &Path,
     start: u64,
     total: Option<u64>,
@@ -272,23 +251,21 @@ fn receive(
         }
     }
     let mut progress = Progress::new(start, total);
-    let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
     loop {
-        let count = match body.read(&mut piece) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+        let piece = match response.chunk().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
             // The connection was cut; how much is missing is said by who knows the length.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof && total.is_some() => break,
-            Err(error) => return Err(explain(error.into(), patience)),
+            Err(error) if !error.is_timeout() && total.is_some() => break,
+            Err(error) => return Err(explain(error, patience)),
         };
-        file.write_all(&piece[..count]).with_context(|| {
+        file.write_all(&piece).with_context(|| {
             format!(
                 "cannot write {part:?} behind {}; is the disk full?",
                 super::megabytes(hasher.length_bytes)
             )
         })?;
-        hasher.update(&piece[..count]);
+        hasher.update(&piece);
         progress.show(hasher.length_bytes);
     }
     progress.done();
