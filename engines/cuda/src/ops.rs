@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use sightline_core::{ImageSpec, Picture, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream};
+use sightline_engine_api::{
+    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream,
+};
 
-use crate::{CudaDevice, CudaError, Kind, error::During, memory::Block};
+use crate::{CudaDevice, CudaError, Kind, MaskFinder, error::During, memory::Block};
 
 impl DeviceOps for CudaDevice {
     fn device(&self) -> Device {
@@ -95,6 +97,14 @@ impl DeviceOps for CudaDevice {
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
         Ok(self.upload_and_preprocess(stream, picture, spec, to)?)
+    }
+
+    fn masks(
+        self: Arc<Self>,
+        objects: usize,
+        most_pixels: usize,
+    ) -> Result<Option<Box<dyn DeviceMasks>>, EngineError> {
+        Ok(Some(Box::new(MaskFinder::scratch(self, objects, most_pixels, MaskRoom::MOST_CHANGES)?)))
     }
 
     fn download(

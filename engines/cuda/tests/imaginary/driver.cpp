@@ -52,7 +52,7 @@ template <class... A> Bind binder(void (*kernel)(A...)) {
 std::map<std::string, Bind> kernels = {
 #define KERNEL(name) {#name, binder(name)}
     KERNEL(picture_narrow), KERNEL(picture_shorten_f32), KERNEL(picture_shorten_f16), KERNEL(mask_bits),
-    KERNEL(mask_runs_place), KERNEL(mask_runs_measure), KERNEL(overlay_fill),
+    KERNEL(mask_runs_place), KERNEL(mask_runs_measure), KERNEL(mask_look), KERNEL(overlay_fill),
     KERNEL(tensor_fill), KERNEL(tensor_clamp), KERNEL(tensor_round_to_bf16), KERNEL(tensor_add_channels),
 };
 
