@@ -144,8 +144,8 @@ impl Finder {
         if finite {
             return Ok(());
         }
-        let got = "some that are none";
-        Err(EngineError::new(Kind::Run, "decoder output \"low_res_mask\"", "finite numbers", got))
+        let got = "a mask logit that is none";
+        Err(EngineError::new(Kind::Run, "decoder outputs", "finite numbers", got))
     }
 
     /// The mask of one lane of a decoder run; `logits` are its, if they came.
