@@ -319,7 +319,8 @@ impl DeviceMasks for MaskFinder {
         }
         // SAFETY: checked; `to` lies within its buffer and has `words` for each object, which are a head and
         // `capacity` + 1 run lengths or more; its buffer is freed only once the device is idle.
-        Ok(unsafe { self.launch(stream, logits, room.size_px(), capacity, (found, words))? })
+        unsafe { self.launch(stream, logits, room.size_px(), capacity, (found, words)) }?;
+        Ok(())
     }
 }
 

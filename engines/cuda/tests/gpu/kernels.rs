@@ -185,7 +185,7 @@ pub(crate) fn masks_left_on_the_device(device: &Arc<CudaDevice>) {
         let room = MaskRoom::new(size.0, size.1).unwrap();
         let mut faulty = blobs(&mut numbers, low.0, low.1);
         faulty[7] = f32::NAN;
-        let stripes = |at: usize| if at / low.0 % 2 == 0 { 1.0 } else { -1.0 };
+        let stripes = |at: usize| if (at / low.0).is_multiple_of(2) { 1.0 } else { -1.0 };
         let each: Vec<Vec<f32>> = vec![
             blobs(&mut numbers, low.0, low.1),
             (0..low.0 * low.1).map(stripes).collect(),
