@@ -43,6 +43,9 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
     /// `Kind::Unavailable` when there is not as much, naming what is left.
     fn alloc(&self, bytes: usize) -> Result<Arc<dyn DeviceBuffer>, EngineError>;
 
+    /// Whether this device made the buffer, by its type: then its address is what it says, for as long as it lives.
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool;
+
     /// A mark, not recorded yet: waiting for it is no wait. Called as [`DeviceOps::alloc`] is.
     ///
     /// # Errors

@@ -5,7 +5,11 @@ use sightline_engine_api::{
     Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream,
 };
 
-use crate::{CudaDevice, CudaError, Kind, MaskFinder, error::During, memory::Block};
+use crate::{
+    CudaDevice, CudaError, Kind, MaskFinder,
+    error::During,
+    memory::{Block, is_ours},
+};
 
 impl DeviceOps for CudaDevice {
     fn device(&self) -> Device {
@@ -17,6 +21,10 @@ impl DeviceOps for CudaDevice {
             Some(arena) => arena.alloc(bytes)?,
             None => Arc::new(Block::new(&self.context, bytes)?.region(0, bytes)?),
         })
+    }
+
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
+        is_ours(buffer) && buffer.device() == self.place()
     }
 
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {

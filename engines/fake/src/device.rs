@@ -2,6 +2,7 @@
 //! order that is allowed, so that an order nobody asked for shows as wrong values.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -275,6 +276,10 @@ impl DeviceOps for FakeDevice {
         state.next_address += (bytes as u64).next_multiple_of(256) + 256;
         state.memory.0.insert(address, vec![0; bytes]);
         Ok(Arc::new(Held { address, len_bytes: bytes }))
+    }
+
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
+        (buffer as &dyn Any).is::<Held>() && self.state().memory.0.contains_key(&buffer.address())
     }
 
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {

@@ -206,7 +206,8 @@ API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stre
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     ALONE;
-    if (!within(from, bytes)) return 1;
+    // For the tests, one that fails: 1013 floats.
+    if (!within(from, bytes) || bytes == 4052) return 1;
     at(stream)->give([=] {
         expect_pinned(to, bytes);
         memcpy(to, reinterpret_cast<void*>(from), bytes);
