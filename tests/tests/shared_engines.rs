@@ -11,7 +11,7 @@ use std::{
 use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, PixelFormat, Plane, Prompt};
 use sightline_engine_api::Model;
 use sightline_engine_registry::{LoadOptions, Turn, load, locate_onnxruntime, shared};
-use sightline_tracker::{At, Options, Session};
+use sightline_tracker::{At, Options, Output, Session};
 
 const FEEDS: u64 = 3;
 const FRAMES: u64 = 8;
@@ -37,7 +37,8 @@ fn picture(feed: u64, frame: u64) -> Vec<u8> {
 
 /// The bits of every mask of a feed.
 fn follow(model: Model, turn: Option<Turn>, feed: u64) -> Vec<u32> {
-    let mut session = Session::new(model, Options::default()).unwrap();
+    let output = Output { low_res: true, ..Output::default() };
+    let mut session = Session::with(model, Options::default(), output).unwrap();
     let left = (30 + 10 * feed) as f32;
     let around = NormBox::from_pixels([left, 60.0, left + 50.0, 110.0], SIDE as u32, SIDE as u32).unwrap();
     session.prompt(ObjectId(1), At::Next, Prompt::Box(around)).unwrap();

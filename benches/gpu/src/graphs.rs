@@ -9,9 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use sightline_core::{DType, Shape, TensorView, TensorViewMut};
+use sightline_core::Shape;
 use sightline_engine_api::{DeviceOps, DeviceTensor, Dim, Engine, Model, Port, Stream, TensorMut, TensorRef};
-use sightline_engine_registry::{Provider, load};
+use sightline_engine_registry::{
+    Provider, load,
+    trial::{Difference, Values},
+};
 
 use crate::{load::ModelArgs, spread::Spread};
 
@@ -40,7 +43,7 @@ pub(crate) struct Graphs {
 #[derive(Debug, Serialize)]
 struct Compared {
     graph: &'static str,
-    outputs: Vec<Difference>,
+    outputs: Vec<Output>,
     /// Largest difference between results left on the device and those given to the host, which come of the same
     /// kernels; none where the provider has no device.
     device_max_abs: Option<f64>,
@@ -51,54 +54,14 @@ struct Compared {
 }
 
 #[derive(Debug, Serialize)]
-struct Difference {
+struct Output {
     output: String,
     max_abs: f64,
     /// Of what the processor gave.
     largest: f64,
+    /// Root mean square of the difference, over that of what the processor gave or over 1.
+    share: f64,
     finite: bool,
-}
-
-/// A tensor's shape and values.
-struct Values {
-    shape: Shape,
-    data: Data,
-}
-
-enum Data {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
-}
-
-impl Values {
-    fn view(&self) -> TensorView<'_> {
-        match &self.data {
-            Data::F32(data) => TensorView::F32(self.shape, data),
-            Data::I64(data) => TensorView::I64(self.shape, data),
-        }
-    }
-
-    fn view_mut(&mut self) -> TensorViewMut<'_> {
-        match &mut self.data {
-            Data::F32(data) => TensorViewMut::F32(self.shape, data),
-            Data::I64(data) => TensorViewMut::I64(self.shape, data),
-        }
-    }
-
-    fn floats(&self) -> impl Iterator<Item = f64> {
-        let (floats, integers) = match &self.data {
-            Data::F32(data) => (data.as_slice(), &[][..]),
-            Data::I64(data) => (&[][..], data.as_slice()),
-        };
-        floats.iter().map(|value| f64::from(*value)).chain(integers.iter().map(|value| *value as f64))
-    }
-
-    fn dtype(&self) -> DType {
-        match self.data {
-            Data::F32(_) => DType::F32,
-            Data::I64(_) => DType::I64,
-        }
-    }
 }
 
 pub(crate) fn run(args: &GraphsArgs) -> Result<Graphs> {
@@ -161,32 +124,6 @@ impl Sizes {
     }
 }
 
-/// Noise as pictures, features and logits are; masks of slots say "used"; integers are 0, a valid index everywhere.
-fn noise(port: &Port, sizes: Sizes, state: &mut u64) -> Result<Values> {
-    let mut random = || {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        (*state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    let shape = sizes.of(port)?;
-    let data = match (port.dtype, port.name.as_str()) {
-        (DType::I64, _) => Data::I64(vec![0; shape.elements()]),
-        (_, "mem_mask" | "ptr_mask" | "point_labels") => Data::F32(vec![1.0; shape.elements()]),
-        _ => Data::F32((0..shape.elements()).map(|_| random()).collect()),
-    };
-    Ok(Values { shape, data })
-}
-
-fn empty(port: &Port, sizes: Sizes) -> Result<Values> {
-    let shape = sizes.of(port)?;
-    let data = match port.dtype {
-        DType::I64 => Data::I64(vec![0; shape.elements()]),
-        _ => Data::F32(vec![f32::NAN; shape.elements()]),
-    };
-    Ok(Values { shape, data })
-}
-
 fn compare(
     graph: &'static str,
     engine: &mut dyn Engine,
@@ -196,10 +133,10 @@ fn compare(
     runs: u16,
 ) -> Result<Compared> {
     let io = engine.io().clone();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let inputs: Vec<Values> =
-        io.inputs.iter().map(|port| noise(port, sizes, &mut state)).collect::<Result<_>>()?;
-    let outputs = || io.outputs.iter().map(|port| empty(port, sizes)).collect::<Result<Vec<Values>>>();
+    let given = |port: &Port| Ok(Values::given(port, sizes.of(port)?)?);
+    let inputs: Vec<Values> = io.inputs.iter().map(given).collect::<Result<_>>()?;
+    let output = |port: &Port| Ok(Values::unwritten(sizes.of(port)?));
+    let outputs = || io.outputs.iter().map(output).collect::<Result<Vec<Values>>>();
     let (mut got, mut expected) = (outputs()?, outputs()?);
     ensure!(judge.io() == &io, "expected the same ports of both");
     on_host(judge, &inputs, &mut expected)?;
@@ -210,13 +147,9 @@ fn compare(
         times.push(start.elapsed());
     }
     let differences = io.outputs.iter().zip(&got).zip(&expected).map(|((port, got), expected)| {
-        let pairs = || got.floats().zip(expected.floats());
-        Difference {
-            output: port.name.clone(),
-            max_abs: pairs().map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max),
-            largest: expected.floats().map(f64::abs).fold(0.0, f64::max),
-            finite: got.floats().all(f64::is_finite),
-        }
+        let Difference { max_abs, largest, share, finite } =
+            Difference::between(expected.floats(), got.floats());
+        Output { output: port.name.clone(), max_abs, largest, share, finite }
     });
     let outputs_judged = differences.collect();
     let on_device = device.map(|device| on_device(engine, &**device, &inputs, &got, runs)).transpose()?;
@@ -242,7 +175,7 @@ fn on_device(
     runs: u16,
 ) -> Result<(f64, Vec<Duration>)> {
     let place = |values: &Values| -> Result<DeviceTensor> {
-        let (dtype, shape) = (values.dtype(), values.shape);
+        let (dtype, shape) = (values.dtype(), values.shape());
         let buffer = device.alloc(dtype.size_bytes() * shape.elements())?;
         Ok(DeviceTensor { buffer, offset_bytes: 0, dtype, shape })
     };
@@ -259,20 +192,15 @@ fn on_device(
         engine.enqueue(0, Stream::TRACK, &given, &mut outputs)?.wait()?;
         times.push(start.elapsed());
     }
-    let mut got: Vec<Values> = host
-        .iter()
-        .map(|values| match &values.data {
-            Data::F32(data) => Values { shape: values.shape, data: Data::F32(vec![f32::NAN; data.len()]) },
-            Data::I64(data) => Values { shape: values.shape, data: Data::I64(vec![-1; data.len()]) },
-        })
-        .collect();
+    let mut got: Vec<Values> = host.iter().map(|values| Values::unwritten(values.shape())).collect();
     let mut parts: Vec<_> = taken.iter().cloned().zip(got.iter_mut().map(Values::view_mut)).collect();
     device.download(Stream::TRACK, &mut parts)?;
     drop(parts);
-    let pairs = got.iter().zip(host).flat_map(|(got, host)| got.floats().zip(host.floats()));
-    let most = pairs
-        .map(|(got, host)| (got - host).abs())
-        .fold(0.0, |most, next| if next.is_nan() { f64::INFINITY } else { f64::max(most, next) });
+    let differences =
+        got.iter().zip(host).map(|(got, host)| Difference::between(host.floats(), got.floats()));
+    let most = differences
+        .map(|difference| if difference.finite { difference.max_abs } else { f64::INFINITY })
+        .fold(0.0, f64::max);
     times.remove(0);
     Ok((most, times))
 }

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use sightline_core::{DType, Shape, TensorView, TensorViewMut};
 
@@ -28,7 +28,10 @@ impl fmt::Display for Device {
 
 /// A block of device memory, allocated once. The backend that made it frees it when the last handle goes and no work
 /// uses it any more.
-pub trait DeviceBuffer: Send + Sync + fmt::Debug {
+///
+/// Anybody may implement this and name an address, so nobody uses one before
+/// [`DeviceOps::owns`](crate::DeviceOps::owns) has said that the device made the buffer.
+pub trait DeviceBuffer: Any + Send + Sync + fmt::Debug {
     /// Where it lies.
     fn device(&self) -> Device;
     /// Its address on that device.

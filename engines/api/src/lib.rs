@@ -7,12 +7,14 @@
 mod device;
 mod engine;
 mod error;
+mod masks;
 mod model;
 mod ops;
 
 pub use device::{Device, DeviceBuffer, DeviceTensor, Event, Pending, Stream, TensorMut, TensorRef};
 pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
 pub use error::{EngineError, Kind};
+pub use masks::{DeviceMasks, MaskHead, MaskRoom};
 pub use model::{
     FeatureSpec, GraphName, GraphSpec, MaskSpec, MemorySpec, Model, ModelSpec, PointerSpec, PromptSpec,
     ViewSpec,

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use sightline_core::{ImageSpec, Picture, TensorView, TensorViewMut};
 
-use crate::{Device, DeviceBuffer, DeviceTensor, EngineError, Stream};
+use crate::{Device, DeviceBuffer, DeviceMasks, DeviceTensor, EngineError, Stream};
 
 impl Stream {
     /// Pictures on their way to the device, and their preprocessing.
@@ -42,6 +42,9 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Kind::Unavailable` when there is not as much, naming what is left.
     fn alloc(&self, bytes: usize) -> Result<Arc<dyn DeviceBuffer>, EngineError>;
+
+    /// Whether this device made the buffer, by its type: then its address is what it says, for as long as it lives.
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool;
 
     /// A mark, not recorded yet: waiting for it is no wait. Called as [`DeviceOps::alloc`] is.
     ///
@@ -128,6 +131,20 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError>;
+
+    /// Makes masks of logits, of up to `objects` at once and for pictures of up to `most_pixels`. Called as
+    /// [`DeviceOps::alloc`] is. `None`, unless a device says otherwise: it makes none, and logits are downloaded.
+    ///
+    /// # Errors
+    /// As [`DeviceOps::alloc`].
+    fn masks(
+        self: Arc<Self>,
+        objects: usize,
+        most_pixels: usize,
+    ) -> Result<Option<Box<dyn DeviceMasks>>, EngineError> {
+        let _ = (objects, most_pixels);
+        Ok(None)
+    }
 
     /// Device to host, of one shape each, and waits once for all of it and for what `stream` was given before. The only
     /// wait there is: a frame has at most one.

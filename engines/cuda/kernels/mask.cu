@@ -1,17 +1,22 @@
 // Mask logits [objects,1,low_height,low_width] -> bits, run lengths, area and box at the picture's size.
 //
 // Bits are in COCO's order, down the columns: bit x * height + y, the lowest of a word first. Run lengths then are the
-// distances between changes in one string of bits. Three launches, in this order: bits, place, measure.
+// distances between changes in one string of bits. Four launches, in this order: bits, place, measure, look.
 
+// What is known of a mask, and right behind it its run lengths; the next mask's are `stride` words further on. As
+// MaskRoom of engines/api says.
 struct Found {
     u32 area_px;
     // The latter two exclusive; x0 > x1 when nothing is set.
     u32 x0, y0, x1, y1;
     // Changes there are, maybe more than were kept; the first pixel is preceded by a 0.
     u32 changes;
-    u32 unused[2];
+    // A logit is no finite number; one is positive.
+    u32 faulty, positive;
 };
-static_assert(sizeof(Found) == 32, "FOUND_WORDS of src/kernels/mask.rs");
+static_assert(sizeof(Found) == 32, "MaskRoom::HEAD_WORDS of engines/api");
+
+__device__ inline Found* found_of(u32* found, u32 stride, u32 object) { return (Found*)(found + (u64)object * stride); }
 
 // Changes are counted in groups of words and in chunks of groups, so that the number before any word is a short sum.
 #define WORDS_PER_GROUP 32
@@ -97,7 +102,7 @@ __device__ inline u32 changes_in(const u32* bits, u32 word, u32 total) {
 // A thread a word. Few words have a change; those count the changes before them.
 extern "C" __global__ void mask_runs_place(const u32* bits, u32 total, u32 words, u32 groups, const u32* group_changes,
                                            u32 chunks, const u32* chunk_changes, u32 capacity, u32* places,
-                                           Found* found) {
+                                           u32* found, u32 stride) {
     u32 word = blockIdx.x * blockDim.x + threadIdx.x;
     u32 object = blockIdx.y;
     if (word >= words) return;
@@ -105,9 +110,9 @@ extern "C" __global__ void mask_runs_place(const u32* bits, u32 total, u32 words
     group_changes += (u64)object * groups;
     chunk_changes += (u64)object * chunks;
     if (word == 0) {
-        Found nothing = {0, 0xffffffffu, 0xffffffffu, 0, 0, 0, {0, 0}};
+        Found nothing = {0, 0xffffffffu, 0xffffffffu, 0, 0, 0, 0, 0};
         for (u32 chunk = 0; chunk < chunks; chunk++) nothing.changes += chunk_changes[chunk];
-        found[object] = nothing;
+        *found_of(found, stride, object) = nothing;
     }
     u32 rest = changes_in(bits, word, total);
     if (rest == 0) return;
@@ -121,27 +126,39 @@ extern "C" __global__ void mask_runs_place(const u32* bits, u32 total, u32 words
     }
 }
 
-// A thread a run of `counts` [objects,capacity + 1], and a group. Runs of odd index are the object's. With more changes
-// than `capacity` no run is written; the bits have it all.
-extern "C" __global__ void mask_runs_measure(const u32* places, u32 capacity, int height, u32 total, Found* found,
-                                             u32* counts, u32 groups, u32* group_changes, u32 chunks,
+// A thread a run, up to `capacity` + 1 an object, and a group. Runs of odd index are the object's. With more changes than
+// `capacity` no run is written; the bits have it all.
+extern "C" __global__ void mask_runs_measure(const u32* places, u32 capacity, int height, u32 total, u32* found,
+                                             u32 stride, u32 groups, u32* group_changes, u32 chunks,
                                              u32* chunk_changes) {
     u32 run = blockIdx.x * blockDim.x + threadIdx.x;
     u32 object = blockIdx.y;
     if (run < groups) group_changes[(u64)object * groups + run] = 0;
     if (run < chunks) chunk_changes[(u64)object * chunks + run] = 0;
-    u32 changes = found[object].changes;
+    Found* to = found_of(found, stride, object);
+    u32 changes = to->changes, *counts = (u32*)(to + 1);
     if (changes > capacity || run > changes) return;
     places += (u64)object * capacity;
     u32 start = run == 0 ? 0 : places[run - 1], end = run == changes ? total : places[run];
-    counts[(u64)object * (capacity + 1) + run] = end - start;
+    counts[run] = end - start;
     if (run % 2 == 0) return;
     u32 first = start / height, last = (end - 1) / height;
     bool one_column = first == last;
-    Found* to = &found[object];
     atomicAdd(&to->area_px, end - start);
     atomicMin(&to->x0, first);
     atomicMax(&to->x1, last + 1);
     atomicMin(&to->y0, one_column ? start - first * height : 0);
     atomicMax(&to->y1, one_column ? end - first * height : height);
+}
+
+// A thread a logit. All who find something write the same.
+extern "C" __global__ void mask_look(const float* logits, u32 elements, u32* found, u32 stride) {
+    u32 at = blockIdx.x * blockDim.x + threadIdx.x;
+    u32 object = blockIdx.y;
+    if (at >= elements) return;
+    float logit = logits[(u64)object * elements + at];
+    Found* to = found_of(found, stride, object);
+    // Of what is no finite number, less itself, nothing is left but NaN.
+    if (!(logit - logit == 0.0f)) to->faulty = 1;
+    if (logit > 0.0f) to->positive = 1;
 }

@@ -3,7 +3,15 @@
 //! It is here for its one unsafe call. What the `ort` crate itself has for borrowed device memory can be given to a
 //! run as an input, but neither as an output nor kept from one run to the next.
 
-use std::{ptr, ptr::NonNull, sync::Arc};
+use std::{
+    any::Any,
+    ptr,
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use ort::{
     AsPointer as _, ep,
@@ -15,7 +23,7 @@ use ort::{
 use sightline_core::DType;
 use sightline_engine_api::{Device, DeviceBuffer, DeviceTensor, Stream};
 
-use crate::{CudaDevice, CudaError};
+use crate::{CudaDevice, CudaError, memory::is_ours};
 
 /// A device's stream, for sessions that give their work to it.
 #[derive(Debug, Clone)]
@@ -71,6 +79,41 @@ pub enum Replay {
     Captured(u32),
 }
 
+/// Host memory for tensors that are bound by address, as device memory is: for the tests of that, where there is no device.
+#[derive(Debug)]
+pub struct HostMemory(Box<[AtomicU32]>);
+
+impl HostMemory {
+    /// Holds these values.
+    pub fn new(values: &[f32]) -> Arc<Self> {
+        Arc::new(Self(values.iter().map(|value| AtomicU32::new(value.to_bits())).collect()))
+    }
+
+    /// What it holds now.
+    pub fn values(&self) -> Vec<f32> {
+        self.0.iter().map(|cell| f32::from_bits(cell.load(Ordering::Relaxed))).collect()
+    }
+
+    /// Sets a value; one it does not have is nobody's.
+    pub fn set(&self, index: usize, value: f32) {
+        if let Some(cell) = self.0.get(index) {
+            cell.store(value.to_bits(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl DeviceBuffer for HostMemory {
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+    fn address(&self) -> u64 {
+        self.0.as_ptr().expose_provenance() as u64
+    }
+    fn len_bytes(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+}
+
 /// All tensors of a run, each at its address; made once and run as often as wanted.
 pub struct Bound {
     // Fields are dropped in this order: the values before the memory they lie over.
@@ -90,7 +133,7 @@ impl Bound {
     /// has to wait until its last run is over.
     ///
     /// # Errors
-    /// ONNX Runtime's, and a tensor that reaches past its buffer.
+    /// ONNX Runtime's, and a tensor that reaches past its buffer or lies in memory that is not of this crate's making.
     pub fn new(
         session: &Session,
         inputs: &[DeviceTensor],
@@ -127,6 +170,10 @@ impl Bound {
 
 /// A value that lies over a tensor's memory and does not keep it.
 fn value(session: &Session, tensor: &DeviceTensor) -> ort::Result<DynValue> {
+    let buffer = &*tensor.buffer;
+    if !is_ours(buffer) && !(buffer as &dyn Any).is::<HostMemory>() {
+        return Err(ort::Error::new(format!("memory of another maker: {buffer:?}")));
+    }
     let (device, ordinal) = match tensor.buffer.device() {
         Device::Cpu => (AllocationDevice::CPU, 0),
         Device::Cuda { ordinal } => (AllocationDevice::CUDA, ordinal as i32),
@@ -145,11 +192,11 @@ fn value(session: &Session, tensor: &DeviceTensor) -> ort::Result<DynValue> {
         let (from, all) = (tensor.offset_bytes, tensor.buffer.len_bytes());
         return Err(ort::Error::new(format!("a tensor of {bytes} bytes at {from} in a buffer of {all}")));
     }
-    let address = (tensor.buffer.address() as usize + tensor.offset_bytes) as *mut _;
+    let address = ptr::with_exposed_provenance_mut(buffer.address() as usize + tensor.offset_bytes);
     let mut made = ptr::null_mut();
-    // SAFETY: `info` and `dims` outlive the call, which copies them. The range was checked against the buffer, and the
-    // buffer's maker upholds that all of it is memory of its device as long as the buffer lives; `Bound` keeps the
-    // buffer for longer than the value. The status is consumed by `result_from_status`.
+    // SAFETY: `info` and `dims` outlive the call, which copies them. The range was checked against the buffer,
+    // which is of a type of this crate's: all of it is memory of its device as long as the buffer lives, and the host's is
+    // made of cells that may be written at any time. `Bound` keeps the buffer for longer than the value. The status is consumed by `result_from_status`.
     unsafe {
         let create = ort::api().CreateTensorWithDataAsOrtValue;
         let status = create(info.ptr(), address, bytes, dims.as_ptr(), dims.len(), element, &mut made);

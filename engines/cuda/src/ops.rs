@@ -1,9 +1,15 @@
 use std::sync::Arc;
 
 use sightline_core::{ImageSpec, Picture, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream};
+use sightline_engine_api::{
+    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream,
+};
 
-use crate::{CudaDevice, CudaError, Kind, error::During, memory::Block};
+use crate::{
+    CudaDevice, CudaError, Kind, MaskFinder,
+    error::During,
+    memory::{Block, is_ours},
+};
 
 impl DeviceOps for CudaDevice {
     fn device(&self) -> Device {
@@ -15,6 +21,10 @@ impl DeviceOps for CudaDevice {
             Some(arena) => arena.alloc(bytes)?,
             None => Arc::new(Block::new(&self.context, bytes)?.region(0, bytes)?),
         })
+    }
+
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
+        is_ours(buffer) && buffer.device() == self.place()
     }
 
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {
@@ -95,6 +105,14 @@ impl DeviceOps for CudaDevice {
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
         Ok(self.upload_and_preprocess(stream, picture, spec, to)?)
+    }
+
+    fn masks(
+        self: Arc<Self>,
+        objects: usize,
+        most_pixels: usize,
+    ) -> Result<Option<Box<dyn DeviceMasks>>, EngineError> {
+        Ok(Some(Box::new(MaskFinder::scratch(self, objects, most_pixels, MaskRoom::MOST_CHANGES)?)))
     }
 
     fn download(

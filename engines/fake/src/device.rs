@@ -2,6 +2,7 @@
 //! order that is allowed, so that an order nobody asked for shows as wrong values.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,8 +10,10 @@ use std::{
 
 use sightline_core::{DType, ImageSpec, Picture, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Kind, Stream,
+    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, Kind, Stream,
 };
+
+use crate::masks::FakeMasks;
 
 /// Which stream goes first when more than one may. Whatever it is, results must be the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +32,11 @@ pub struct DeviceCounts {
     pub marks: u64,
     pub uploads: u64,
     pub copies: u64,
-    /// Fills, clamps, roundings, additions, preprocessings.
+    /// Fills, clamps, roundings, additions, preprocessings, masks.
     pub kernels: u64,
     pub runs: u64,
     pub downloads: u64,
+    pub downloaded_bytes: u64,
     /// Waits for an engine's event, on the host.
     pub waits: u64,
 }
@@ -73,6 +77,12 @@ impl Memory {
     pub(crate) fn put_f32(&mut self, tensor: &DeviceTensor, values: &[f32]) -> Result<(), EngineError> {
         let to = self.bytes(tensor)?.as_chunks_mut::<4>().0;
         to.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_ne_bytes());
+        Ok(())
+    }
+
+    pub(crate) fn put_words(&mut self, tensor: &DeviceTensor, words: &[u32]) -> Result<(), EngineError> {
+        let to = self.bytes(tensor)?.as_chunks_mut::<4>().0;
+        to.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_ne_bytes());
         Ok(())
     }
 
@@ -268,6 +278,10 @@ impl DeviceOps for FakeDevice {
         Ok(Arc::new(Held { address, len_bytes: bytes }))
     }
 
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
+        (buffer as &dyn Any).is::<Held>() && self.state().memory.0.contains_key(&buffer.address())
+    }
+
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {
         let mut state = self.state();
         state.counts.marks += 1;
@@ -391,6 +405,16 @@ impl DeviceOps for FakeDevice {
         self.give(stream, &[to], move |memory| memory.put_f32(&place, &image))
     }
 
+    fn masks(
+        self: Arc<Self>,
+        objects: usize,
+        most_pixels: usize,
+    ) -> Result<Option<Box<dyn DeviceMasks>>, EngineError> {
+        // Scratch is an allocation.
+        self.counted(|counts| counts.allocations += 1);
+        Ok(Some(Box::new(FakeMasks { device: Self::clone(&self), objects, most_pixels })))
+    }
+
     fn download(
         &self,
         stream: Stream,
@@ -402,6 +426,7 @@ impl DeviceOps for FakeDevice {
         state.push(stream, Step::Pass(point));
         state.run_to(point)?;
         for (from, to) in parts {
+            state.counts.downloaded_bytes += (from.shape.elements() * from.dtype.size_bytes()) as u64;
             match to {
                 TensorViewMut::F32(_, data) if from.dtype == DType::F32 => {
                     data.copy_from_slice(&state.memory.f32(from)?);

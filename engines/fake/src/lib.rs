@@ -9,6 +9,7 @@ mod device;
 mod device_engine;
 mod fn_engine;
 mod handle;
+mod masks;
 mod model;
 
 pub use anywhere::on_device;

@@ -1,51 +1,35 @@
 //! Runs on device tensors: bound once for each set of addresses and shapes, and run again as they are.
 
 use ort::session::Session;
-use sightline_core::{DType, Shape};
 use sightline_engine_api::{
     Device, DeviceOps as _, DeviceTensor, EngineError, Event, GraphIo, Kind, Port, Stream, TensorMut,
     TensorRef,
 };
 use sightline_engine_cuda::onnxruntime::{Bound, Orders, Replay};
 
-/// Bindings kept. A frame of 16 objects has a place in the memory bank for each object and slot, and a batch for each
-/// size of it; this holds them all, and looking through it takes microseconds.
-const MOST: usize = 256;
+use crate::kept::{Form, Kept, Limits};
+
+/// Bindings kept. What a frame of 16 objects reads and writes goes round: its features, a place in the memory bank for
+/// each object and slot. That makes some 165 sets of addresses a batch size, and there are four of those. A binding takes
+/// some kilobytes.
+const LIMITS: Limits = Limits { of_forms: 512, total: 2048 };
 /// CUDA graphs captured in a session: each keeps its launches for as long as the session lives.
 const MOST_CAPTURED: u32 = 64;
-
-/// Where a tensor lies, and of what size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(u64, DType, Shape);
-
-impl Place {
-    fn of(tensor: &DeviceTensor) -> Self {
-        Self(tensor.buffer.address() + tensor.offset_bytes as u64, tensor.dtype, tensor.shape)
-    }
-}
-
-#[derive(Debug)]
-struct Kept {
-    /// Inputs, then outputs.
-    places: Vec<Place>,
-    bound: Bound,
-    captured: bool,
-    used: u64,
-}
 
 /// The bindings of a session.
 #[derive(Debug)]
 pub(crate) struct Bindings {
-    kept: Vec<Kept>,
+    kept: Kept<Bound>,
+    /// Of the run at hand: inputs', then outputs'.
+    addresses: Vec<u64>,
     captures: bool,
     captured: u32,
-    runs: u64,
     orders: Option<Orders>,
 }
 
 impl Bindings {
     pub(crate) fn new(captures: bool, orders: Option<Orders>) -> Self {
-        Self { kept: Vec::new(), captures, captured: 0, runs: 0, orders }
+        Self { kept: Kept::new(LIMITS), addresses: Vec::new(), captures, captured: 0, orders }
     }
 
     /// Runs on tensors that all lie on `device`; on a GPU the event may be still to come.
@@ -73,18 +57,25 @@ impl Bindings {
             })
             .collect();
         let (inputs, outputs) = on_device(name, device, (io, &given, &taken))?;
-        let at = match self.find(&inputs, &outputs) {
-            Some(at) => at,
-            None => self.bind(name, io, session, &inputs, &outputs)?,
-        };
-        self.runs += 1;
-        self.kept[at].used = self.runs;
+        let tensors = || inputs.iter().chain(&outputs).copied();
+        let forms = || tensors().map(|tensor| -> Form { (tensor.dtype, tensor.shape) });
+        self.addresses.clear();
+        // One that is past all addresses is in no buffer, and refused when it is bound.
+        let address =
+            |tensor: &DeviceTensor| tensor.buffer.address().wrapping_add(tensor.offset_bytes as u64);
+        self.addresses.extend(tensors().map(address));
+        if self.kept.get(forms(), &self.addresses).is_none() {
+            let (bound, captured) = self.bind(name, io, session, &inputs, &outputs)?;
+            self.kept.put(forms(), &self.addresses, bound, captured);
+        }
         let own = self.orders.as_ref().filter(|orders| orders.stream() != stream);
         if let Some(orders) = own {
             orders.device().order(stream, orders.stream())?;
         }
-        self.kept[at]
-            .bound
+        let Some(bound) = self.kept.get(forms(), &self.addresses) else {
+            return Err(EngineError::new(Kind::Run, name, "the binding just made", "none"));
+        };
+        bound
             .run(session)
             .map_err(|error| EngineError::new(Kind::Run, name, "a run without an error", error))?;
         if let Some(orders) = own {
@@ -96,11 +87,7 @@ impl Bindings {
         })
     }
 
-    fn find(&self, inputs: &[&DeviceTensor], outputs: &[&DeviceTensor]) -> Option<usize> {
-        let places = || inputs.iter().chain(outputs).map(|tensor| Place::of(tensor));
-        self.kept.iter().position(|kept| kept.places.iter().copied().eq(places()))
-    }
-
+    /// Binds tensors; also gives whether the binding is captured, and stays: its number is spent in the session.
     fn bind(
         &mut self,
         name: &str,
@@ -108,7 +95,7 @@ impl Bindings {
         session: &Session,
         inputs: &[&DeviceTensor],
         outputs: &[&DeviceTensor],
-    ) -> Result<usize, EngineError> {
+    ) -> Result<(Bound, bool), EngineError> {
         let replay = match self.captures {
             false => Replay::Off,
             true if self.captured < MOST_CAPTURED => Replay::Captured(self.captured + 1),
@@ -125,17 +112,7 @@ impl Bindings {
             .map_err(|error| EngineError::new(Kind::Interface, name, "tensors that can be bound", error))?;
         let captured = matches!(replay, Replay::Captured(_));
         self.captured += u32::from(captured);
-        let places = inputs.iter().chain(outputs).map(|tensor| Place::of(tensor)).collect();
-        let new = Kept { places, bound, captured, used: 0 };
-        if self.kept.len() < MOST {
-            self.kept.push(new);
-            return Ok(self.kept.len() - 1);
-        }
-        // What was captured stays: its number is spent in the session.
-        let oldest = self.kept.iter().enumerate().filter(|(_, kept)| !kept.captured);
-        let at = oldest.min_by_key(|(_, kept)| kept.used).map_or(0, |(at, _)| at);
-        self.kept[at] = new;
-        Ok(at)
+        Ok((bound, captured))
     }
 }
 

@@ -6,6 +6,8 @@
 #[cfg(feature = "cuda")]
 mod bound;
 mod engine;
+#[cfg(feature = "cuda")]
+mod kept;
 mod locate;
 mod provider;
 mod runtime;

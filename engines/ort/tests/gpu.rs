@@ -6,13 +6,14 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use sightline_core::{DType, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
     Device, DeviceBuffer, DeviceTensor, Dim, Engine, GraphIo, Kind, Port, Stream, TensorMut, TensorRef,
 };
+use sightline_engine_cuda::onnxruntime::HostMemory;
 use sightline_engine_ort::{GpuOptions, OrtEngine, OrtOptions, OrtProvider, OrtRuntime, locate};
 
 fn runtime() -> Option<&'static OrtRuntime> {
@@ -29,39 +30,9 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// Memory of the processor as a device has it: an address. The cells are only written by ONNX Runtime, between runs of
-/// this test's.
-#[derive(Debug)]
-struct Plain {
-    cells: Mutex<Box<[f32]>>,
-    address: u64,
-}
-
-impl Plain {
-    fn new(cells: &[f32]) -> Arc<Self> {
-        let cells: Box<[f32]> = cells.into();
-        let address = cells.as_ptr() as u64;
-        Arc::new(Self { cells: Mutex::new(cells), address })
-    }
-    fn values(&self) -> Vec<f32> {
-        std::hint::black_box(self.cells.lock().unwrap().to_vec())
-    }
-    fn tensor(self: &Arc<Self>, first: usize, dims: &[usize]) -> DeviceTensor {
-        let buffer = Arc::clone(self) as Arc<dyn DeviceBuffer>;
-        DeviceTensor { buffer, offset_bytes: 4 * first, dtype: DType::F32, shape: Shape::new(dims).unwrap() }
-    }
-}
-
-impl DeviceBuffer for Plain {
-    fn device(&self) -> Device {
-        Device::Cpu
-    }
-    fn address(&self) -> u64 {
-        self.address
-    }
-    fn len_bytes(&self) -> usize {
-        4 * self.cells.lock().unwrap().len()
-    }
+fn tensor(of: &Arc<HostMemory>, first: usize, dims: &[usize]) -> DeviceTensor {
+    let buffer = Arc::clone(of) as Arc<dyn DeviceBuffer>;
+    DeviceTensor { buffer, offset_bytes: 4 * first, dtype: DType::F32, shape: Shape::new(dims).unwrap() }
 }
 
 fn product(runtime: &OrtRuntime) -> OrtEngine {
@@ -75,19 +46,19 @@ fn product(runtime: &OrtRuntime) -> OrtEngine {
 fn results_are_written_at_the_address_that_was_given() {
     let Some(runtime) = runtime() else { return };
     let mut engine = product(runtime);
-    let given = Plain::new(&[1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 30.0, 40.0]);
+    let given = HostMemory::new(&[1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 30.0, 40.0]);
     // A memory bank of three slots.
-    let bank = Plain::new(&[-1.0; 12]);
+    let bank = HostMemory::new(&[-1.0; 12]);
     let mut run = |x: usize, slot: usize| {
-        let inputs = [x, 4].map(|first| TensorRef::Device(given.tensor(first, &[4])));
-        let mut outputs = [TensorMut::Device(bank.tensor(4 * slot, &[4]))];
+        let inputs = [x, 4].map(|first| TensorRef::Device(tensor(&given, first, &[4])));
+        let mut outputs = [TensorMut::Device(tensor(&bank, 4 * slot, &[4]))];
         engine.enqueue(0, Stream::TRACK, &inputs, &mut outputs).expect("a run").wait().expect("its end");
         bank.values()
     };
     assert_eq!(run(0, 1)[..], [-1., -1., -1., -1., 10., 40., 90., 160., -1., -1., -1., -1.]);
     assert_eq!(run(4, 2)[8..], [100., 400., 900., 1600.]);
     // A binding that is there already reads what lies at its addresses now.
-    given.cells.lock().unwrap()[0] = 7.0;
+    given.set(0, 7.0);
     assert_eq!(run(0, 1)[4..8], [70., 40., 90., 160.]);
     assert_eq!(run(0, 1)[..4], [-1.0; 4], "what is not its own is left alone");
 }
@@ -96,13 +67,13 @@ fn results_are_written_at_the_address_that_was_given() {
 fn host_tensors_and_bound_ones_take_turns() {
     let Some(runtime) = runtime() else { return };
     let mut engine = product(runtime);
-    let place = Plain::new(&[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
+    let place = HostMemory::new(&[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
     let (four, mut out) = ([5.0; 4], [0.0; 4]);
     for _ in 0..300 {
         let view = || TensorRef::Host(TensorView::f32(&[4], &four).unwrap());
         engine.run(&[view(), view()], &mut [TensorViewMut::f32(&[4], &mut out).unwrap().into()]).unwrap();
-        let at = || TensorRef::Device(place.tensor(0, &[4]));
-        engine.run(&[at(), at()], &mut [TensorMut::Device(place.tensor(4, &[4]))]).unwrap();
+        let at = || TensorRef::Device(tensor(&place, 0, &[4]));
+        engine.run(&[at(), at()], &mut [TensorMut::Device(tensor(&place, 4, &[4]))]).unwrap();
     }
     assert_eq!(out, [25.0; 4]);
     assert_eq!(place.values()[4..], [1.0, 4.0, 9.0, 16.0]);
@@ -112,13 +83,13 @@ fn host_tensors_and_bound_ones_take_turns() {
 fn more_addresses_than_bindings_are_kept_for() {
     let Some(runtime) = runtime() else { return };
     let mut engine = product(runtime);
-    let place = Plain::new(&[2.0; 2000]);
+    let place = HostMemory::new(&[2.0; 2800]);
     for round in 0..2 {
-        for slot in 1..400 {
-            let at = || TensorRef::Device(place.tensor(0, &[4]));
-            engine.run(&[at(), at()], &mut [TensorMut::Device(place.tensor(4 * slot, &[4]))]).unwrap();
+        for slot in 1..700 {
+            let at = || TensorRef::Device(tensor(&place, 0, &[4]));
+            engine.run(&[at(), at()], &mut [TensorMut::Device(tensor(&place, 4 * slot, &[4]))]).unwrap();
         }
-        assert!(place.values()[4..1600].iter().all(|value| *value == 4.0), "round {round}");
+        assert!(place.values()[4..2800].iter().all(|value| *value == 4.0), "round {round}");
     }
 }
 
@@ -126,8 +97,23 @@ fn more_addresses_than_bindings_are_kept_for() {
 fn tensors_that_cannot_be_bound_are_refused() {
     let Some(runtime) = runtime() else { return };
     let mut engine = product(runtime);
-    let place = Plain::new(&[3.0; 8]);
-    let at = |first| TensorRef::Device(place.tensor(first, &[4]));
+    /// Says that it lies where somebody else's memory is.
+    #[derive(Debug)]
+    struct Anybodys(u64);
+    impl DeviceBuffer for Anybodys {
+        fn device(&self) -> Device {
+            Device::Cpu
+        }
+        fn address(&self) -> u64 {
+            self.0
+        }
+        fn len_bytes(&self) -> usize {
+            32
+        }
+    }
+    let place = HostMemory::new(&[3.0; 8]);
+    let anybodys = DeviceTensor { buffer: Arc::new(Anybodys(place.address())), ..tensor(&place, 0, &[4]) };
+    let at = |first| TensorRef::Device(tensor(&place, first, &[4]));
     let four = [1.0; 4];
     let host = || TensorRef::Host(TensorView::f32(&[4], &four).unwrap());
     for (case, inputs, part) in [
@@ -137,13 +123,14 @@ fn tensors_that_cannot_be_bound_are_refused() {
             "input \"y\": expected a host tensor, or all of the run's on cpu, got a host tensor beside",
         ),
         ("past its buffer", [at(0), at(5)], "a tensor of 16 bytes at 20 in a buffer of 32"),
+        ("anybody's", [TensorRef::Device(anybodys), at(0)], "memory of another maker: Anybodys"),
         ("where no address can be", [at(usize::MAX / 8), at(0)], "in a buffer of 32"),
     ] {
-        let error = engine.run(&inputs, &mut [TensorMut::Device(place.tensor(4, &[4]))]).expect_err(case);
+        let error = engine.run(&inputs, &mut [TensorMut::Device(tensor(&place, 4, &[4]))]).expect_err(case);
         assert_eq!(error.kind(), Kind::Interface, "{case}");
         assert!(error.to_string().contains(part), "{case}: {error}");
     }
-    engine.run(&[at(0), at(0)], &mut [TensorMut::Device(place.tensor(4, &[4]))]).expect("the next run");
+    engine.run(&[at(0), at(0)], &mut [TensorMut::Device(tensor(&place, 4, &[4]))]).expect("the next run");
     assert_eq!(place.values()[4..], [9.0; 4]);
 }
 

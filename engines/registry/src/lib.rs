@@ -17,6 +17,7 @@ pub mod manifest;
 mod provider;
 mod shared;
 mod tensorrt;
+pub mod trial;
 mod tune;
 
 use sightline_engine_api::EngineError;

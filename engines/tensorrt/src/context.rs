@@ -37,9 +37,7 @@ impl Context {
     pub fn new(plan: &Arc<Plan>, scratch: Arc<dyn DeviceBuffer>) -> Result<Self, EngineError> {
         let access = &plan.runtime.access;
         let place = (scratch.device(), scratch.len_bytes(), scratch.address());
-        if place.0 != access.ops.device()
-            || place.1 < plan.scratch_bytes()
-            || !place.2.is_multiple_of(ALIGNMENT)
+        if !access.ops.owns(&*scratch) || place.1 < plan.scratch_bytes() || !place.2.is_multiple_of(ALIGNMENT)
         {
             return Err(EngineError::new(
                 Kind::Interface,
@@ -51,7 +49,7 @@ impl Context {
         access.enter(Stream::TRACK)?;
         let mut pointer = ContextPtr::new(&plan.engine)
             .map_err(|got| EngineError::new(Kind::Unavailable, plan.name(), "an execution context", got))?;
-        // SAFETY: the buffer is on this device, large enough, and kept until after the context; the caller shares it
+        // SAFETY: the buffer is this device's own, large enough, and kept until after the context; the caller shares it
         // with no context that runs at the same time.
         unsafe { pointer.scratch(scratch.address(), scratch.len_bytes()) }
         Ok(Self {
@@ -189,17 +187,17 @@ fn address(
 ) -> Result<u64, EngineError> {
     let buffer = &tensor.buffer;
     let (device, ours): (Device, Device) = (buffer.device(), access.ops.device());
+    let known = device == ours && access.ops.owns(&**buffer);
     let bytes = tensor.shape.elements().checked_mul(tensor.dtype.size_bytes());
     let end = bytes.and_then(|bytes| tensor.offset_bytes.checked_add(bytes));
     let address = buffer.address().wrapping_add(tensor.offset_bytes as u64);
-    if device == ours && end.is_some_and(|end| end <= buffer.len_bytes()) && address.is_multiple_of(ALIGNMENT)
-    {
+    if known && end.is_some_and(|end| end <= buffer.len_bytes()) && address.is_multiple_of(ALIGNMENT) {
         return Ok(address);
     }
     Err(EngineError::new(
         Kind::Interface,
         format_args!("{} {side} {:?}", plan.name(), port.port.name),
-        format_args!("a tensor on {ours} within its buffer, at a multiple of {ALIGNMENT}"),
+        format_args!("a tensor of {ours}'s own within its buffer, at a multiple of {ALIGNMENT}"),
         format_args!(
             "{} at byte {} of {} on {device}, address {address:#x}",
             tensor.shape,

@@ -12,8 +12,8 @@ use std::{
 
 use sightline_core::{DType, TensorView};
 use sightline_engine_api::{
-    Device, DeviceTensor, Dim, Engine, EngineError, GraphIo, GraphName, GraphSpec, Kind, Port, Stream,
-    TensorMut, TensorRef,
+    Device, DeviceBuffer, DeviceTensor, Dim, Engine, EngineError, GraphIo, GraphName, GraphSpec, Kind, Port,
+    Stream, TensorMut, TensorRef,
 };
 use sightline_engine_tensorrt::{
     Context, Plan, Runtime, TensorRtEngine,
@@ -155,6 +155,22 @@ fn contexts_are_each_their_own_and_streams_are_ordered_within_one() {
     }
 }
 
+/// Says that it lies where somebody else's memory is.
+#[derive(Debug)]
+struct Anybodys(u64);
+
+impl DeviceBuffer for Anybodys {
+    fn device(&self) -> Device {
+        support::GPU
+    }
+    fn address(&self) -> u64 {
+        self.0
+    }
+    fn len_bytes(&self) -> usize {
+        2048
+    }
+}
+
 #[test]
 fn tensors_that_do_not_fit_are_refused_before_tensorrt_sees_them() {
     for mock in Mock::all() {
@@ -164,6 +180,7 @@ fn tensors_that_do_not_fit_are_refused_before_tensorrt_sees_them() {
         let mem = tensor(&memory, 0, &[1, 1, 8]);
         let (image, pix) = (tensor(&memory, 256, &[1, 16]), tensor(&memory, 512, &[1, 8]));
         let elsewhere = tensor(&Memory::new(256, Device::Cuda { ordinal: 1 }), 0, &[1, 8]);
+        let anybodys = DeviceTensor { buffer: Arc::new(Anybodys(memory.address())), ..pix.clone() };
         let long = TensorRef::Device(tensor(&memory, 0, &[1, 8, 8]));
         mock.calls();
         for (case, tensors, part) in [
@@ -184,6 +201,7 @@ fn tensors_that_do_not_fit_are_refused_before_tensorrt_sees_them() {
                 "output \"pix\": expected [1,8], got [2,8]",
             ),
             ("device", [&mem, &image, &elsewhere], "on cuda:1"),
+            ("another maker", [&mem, &image, &anybodys], "a tensor of cuda:0's own"),
             ("end", [&mem, &image, &tensor(&memory, 2032, &[1, 8])], "at byte 2032 of 2048"),
             ("alignment", [&mem, &image, &tensor(&memory, 528, &[1, 8])], "a multiple of 256"),
         ] {

@@ -1,5 +1,6 @@
 //! A model's graphs with the buffers that lie between them, one call a graph.
 
+mod collected;
 mod prompted;
 
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use sightline_engine_api::{DeviceTensor, EngineError, GraphName, Kind, Model, Mo
 use crate::{
     bank::{Bank, BankSizes, Left},
     binder::{Bound, BoundModel, Given, Source},
-    object::Decoded,
+    found::Finder,
+    object::{Decoded, Logits},
     prompt,
     said::{Flags, LOGITS, Places, SCORES, Said, move_to, place},
     slab::{Ground, Intake, Slab},
@@ -48,6 +50,10 @@ pub(crate) struct Graphs {
     said: Vec<Said>,
     /// Seats taken since the frame began.
     taken: usize,
+    /// Their logits are on the host.
+    logits_here: bool,
+    /// Where masks are made on the device; the logits then stay there.
+    finder: Option<Finder>,
     /// `[B,P]`, empty if the model has no pointers. On a device only what cannot be written to its place at once.
     pointer: Slab,
     /// `[B,T,C]`, likewise.
@@ -70,7 +76,8 @@ pub(crate) struct Graphs {
 }
 
 impl Graphs {
-    pub(crate) fn new(model: Model, max_objects: usize) -> Result<Self, EngineError> {
+    /// With `masks` they are made on the device, if it can and the host needs no logits otherwise.
+    pub(crate) fn new(model: Model, max_objects: usize, masks: bool) -> Result<Self, EngineError> {
         let (spec, bound) = BoundModel::new(model)?;
         check(&spec)?;
         let ground = bound.ground.clone();
@@ -87,7 +94,15 @@ impl Graphs {
         let points = fixed_points.unwrap_or(prompt::MAX_POINTS + 1);
         let embed = TensorView::f32(&[spec.no_mem_embed.len()], &spec.no_mem_embed)?;
         let image = spec.image.height_px * spec.image.width_px;
+        let tracked = [&bound.memory_attention, &bound.decoder_track, &bound.decoder_prompt];
+        // A frame tracks each object once; of those who catch up, a batch may be tracked and then prompted.
+        let finder =
+            match masks && spec.view.is_none() && !tracked.iter().any(|graph| graph.takes_prev_mask()) {
+                true => Finder::new(&ground, &spec, lanes, max_objects.max(2 * lanes))?,
+                false => None,
+            };
         Ok(Self {
+            finder,
             top: bound.features.iter().position(|(name, _)| *name == spec.features.top).unwrap_or(0),
             lanes,
             mask_elements,
@@ -95,6 +110,7 @@ impl Graphs {
             pix_feat: lane(bound.pix_feat.elements())?,
             said: (0..seats).map(said).collect::<Result<_, EngineError>>()?,
             taken: 0,
+            logits_here: true,
             pointer: lane(spec.pointers.map_or(0, |pointers| pointers.channels))?,
             memory: lane(spec.memory.slot_elements())?,
             prev_mask: mirrored(mask_elements)?,
@@ -133,29 +149,23 @@ impl Graphs {
         seat
     }
 
-    /// On a device, waits for all that was said since [`Graphs::begin`].
-    pub(crate) fn collect(&mut self) -> Result<(), EngineError> {
-        if self.ground.is_device() {
-            let mask = self.mask_elements;
-            let said = &mut self.said[..self.taken];
-            let parts = said.iter_mut().map(|said| said.values.downloaded(LOGITS + said.count * mask));
-            let mut parts: Vec<_> = parts.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-            timed(&mut self.times.decoder, || self.ground.download(&mut parts))?;
-            drop(parts);
-            self.said[..self.taken].iter().try_for_each(|said| said.check("decoder", mask))?;
-        }
-        Ok(())
-    }
-
     /// What a decoder run said of the object in `lane`.
     pub(crate) fn decoded(&self, seat: usize, lane: usize) -> Decoded<'_> {
         let (said, pointer) = (&self.said[seat], self.pointer.len() / self.lanes);
         Decoded {
-            low_res: said.low_res(lane, self.mask_elements),
+            low_res: match said.values.device(LOGITS + lane * self.mask_elements, self.mask_elements) {
+                Some(logits) if self.finder.is_some() => Logits::Device(logits),
+                _ => Logits::Host(self.low_res(seat, lane)),
+            },
             score: said.score(lane),
             iou: said.ious()[lane],
             pointer: self.left(&self.pointer, lane * pointer, pointer),
         }
+    }
+
+    /// The logits that a decoder run gave the object in `lane`, which are on the host.
+    pub(crate) fn low_res(&self, seat: usize, lane: usize) -> &[f32] {
+        self.said[seat].low_res(lane, self.mask_elements)
     }
 
     /// Whether the model wants to remember a tracked frame of which that was said.

@@ -11,6 +11,7 @@ mod catchup;
 mod clean;
 mod encoder;
 mod error;
+mod found;
 mod frames;
 mod graphs;
 mod late;
@@ -26,16 +27,17 @@ mod tracker;
 mod view;
 mod window;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sightline_core::{FrameStamp, NormBox, ObjectId, TrackState};
+use sightline_core::{FrameStamp, NormBox, ObjectId, Rle, TrackState};
 
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
 pub use encoder::{Encoded, Encoder};
 pub use error::{Kind, TrackerError};
+pub use found::MaskCounts;
 pub use propose::{Proposal, ProposalOptions, Proposer};
-pub use session::Session;
+pub use session::{Output, Session};
 pub use tracker::Tracker;
 
 /// What a tracker keeps.
@@ -92,8 +94,11 @@ pub struct ObjectView<'a> {
     pub object_score: f32,
     /// The model's own estimate in `[0, 1]` of the mask's IoU.
     pub iou: f32,
-    /// `[height, width]` f32 logits of `ModelSpec::masks`' size, positive on the object.
+    /// `[height, width]` f32 logits of `ModelSpec::masks`' size, positive on the object; empty where they stay on a
+    /// device ([`Output::low_res`]).
     pub low_res: &'a [f32],
+    /// The mask at the picture's size, where it was made on a device.
+    pub mask: Option<&'a Arc<Rle>>,
     /// What they cover of the picture.
     pub view: NormBox,
     /// `Tracking` if it is in the picture and any logit is positive, else `Lost`.

@@ -1,13 +1,17 @@
 //! One object: what the last frames said of it, its memories, and the prompts that may have to be given again.
 
-use sightline_core::{NormBox, ObjectId, TrackState};
+use std::sync::Arc;
+
+use sightline_core::{NormBox, ObjectId, Rle, TrackState};
 use sightline_engine_api::{DeviceTensor, EngineError, ModelSpec};
 
 use crate::{
     ObjectView,
     bank::{Bank, BankSizes, Left},
+    found::Found,
     prompt::Ask,
     slab::Ground,
+    slots::Slots,
 };
 
 /// Corrections that can be replayed: those on the kept frames. More are refused.
@@ -21,12 +25,21 @@ struct Seen {
     iou: f32,
     /// What the logits cover of the picture.
     view: NormBox,
+    /// Whether one is positive, where the host does not have them.
+    positive: Option<bool>,
+}
+
+/// Mask logits, `[1,1,h,w]`.
+#[derive(Debug, Clone)]
+pub(crate) enum Logits<'a> {
+    Host(&'a [f32]),
+    Device(DeviceTensor),
 }
 
 /// What a frame said of an object.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Decoded<'a> {
-    pub(crate) low_res: &'a [f32],
+    pub(crate) low_res: Logits<'a>,
     pub(crate) score: f32,
     pub(crate) iou: f32,
     pub(crate) pointer: Left<'a>,
@@ -77,22 +90,36 @@ pub(crate) struct Object {
     prompted: [Option<u64>; 2],
     /// Only ever clicked on: nobody said how far it reaches, and the model may have taken a part for the whole.
     pub(crate) clicked: bool,
-    masks: Vec<f32>,
+    /// Logits: the kept frames', those of the one before them, and of the one under way.
+    masks: Slots,
     mask_elements: usize,
+    /// Its mask at the picture's size, and the frame it is of, where masks are made on a device.
+    found: Option<(u64, Arc<Rle>)>,
     seen: Vec<Option<Seen>>,
     corrections: Vec<(u64, Ask)>,
 }
 
 impl Object {
     pub(crate) fn new(id: ObjectId, spec: &ModelSpec, history: usize) -> Self {
-        Self::with(id, Bank::new(BankSizes::new(spec, history)), spec, history)
+        Self::with(id, Bank::new(BankSizes::new(spec, history)), None, spec, history)
     }
 
-    /// Remembers in `bank`.
-    pub(crate) fn with(id: ObjectId, bank: Bank, spec: &ModelSpec, history: usize) -> Self {
+    /// Frames whose logits are kept: those of the history, the one before them for `prev_low_res_mask`, and the one
+    /// under way.
+    pub(crate) fn mask_slots(history: usize) -> usize {
+        history + 2
+    }
+
+    /// Remembers in `bank`, and keeps logits in `masks` or else on the host.
+    pub(crate) fn with(
+        id: ObjectId,
+        bank: Bank,
+        masks: Option<Slots>,
+        spec: &ModelSpec,
+        history: usize,
+    ) -> Self {
         let mask_elements = spec.masks.height_px * spec.masks.width_px;
-        // The kept frames, the one before them for `prev_low_res_mask`, and the one under way.
-        let masks = history + 2;
+        let slots = Self::mask_slots(history);
         Self {
             id,
             bank,
@@ -103,9 +130,10 @@ impl Object {
             passing: false,
             prompted: [None; 2],
             clicked: true,
-            masks: vec![0.0; masks * mask_elements],
+            masks: masks.unwrap_or_else(|| Slots::new(slots * mask_elements, false)),
             mask_elements,
-            seen: vec![None; masks],
+            found: None,
+            seen: vec![None; slots],
             corrections: Vec::new(),
         }
     }
@@ -116,7 +144,7 @@ impl Object {
         (self.lag, self.since) = (0, 0);
         (self.last, self.passing, self.prompted) = (0, false, [None; 2]);
         self.bank.reset();
-        self.pending = None;
+        (self.pending, self.found) = (None, None);
         self.seen.fill(None);
         self.corrections.clear();
     }
@@ -127,7 +155,8 @@ impl Object {
         (self.lag, self.since) = (other.lag, other.since);
         (self.last, self.passing, self.prompted) = (other.last, other.passing, other.prompted);
         self.pending = other.pending;
-        self.masks.copy_from_slice(&other.masks);
+        self.found.clone_from(&other.found);
+        self.masks.copy_used(ground, &other.masks, &other.seen, self.mask_elements)?;
         self.seen.copy_from_slice(&other.seen);
         self.corrections.clone_from(&other.corrections);
         self.bank.copy_from(ground, &other.bank)
@@ -135,7 +164,7 @@ impl Object {
 
     /// Bytes held on the host, but for the prompts in the log.
     pub(crate) fn bytes(&self) -> usize {
-        self.bank.bytes() + 4 * self.masks.capacity() + size_of::<Option<Seen>>() * self.seen.capacity()
+        self.bank.bytes() + self.masks.bytes() + size_of::<Option<Seen>>() * self.seen.capacity()
     }
 
     /// Forgets all but the conditioning frames, which must lie before `tick`, to be prompted on that frame next.
@@ -158,19 +187,19 @@ impl Object {
 
     /// Frame `tick` is next. If the one before was not to be remembered, its clock stands still: what it remembers
     /// does not age, and of that frame nothing stays but the mask that this one follows.
-    pub(crate) fn arrive(&mut self, tick: u64) {
+    pub(crate) fn arrive(&mut self, ground: &Ground, tick: u64) -> Result<(), EngineError> {
         if tick <= self.last || !std::mem::take(&mut self.passing) {
-            return;
+            return Ok(());
         }
         let from = self.local(self.last);
         if let (Some(seen), Some(to)) = (self.seen(from), from.checked_sub(1)) {
             let (slot, place) = (self.slot(from), self.slot(to));
             self.seen[slot] = None;
             self.seen[place] = Some(Seen { tick: to, ..seen });
-            let start = slot * self.mask_elements;
-            self.masks.copy_within(start..start + self.mask_elements, place * self.mask_elements);
             (self.lag, self.since) = (self.lag + 1, tick);
+            self.masks.shift(ground, slot, place, self.mask_elements)?;
         }
+        Ok(())
     }
 
     /// Whether the object can be prompted on this frame with everything it remembered then.
@@ -196,8 +225,13 @@ impl Object {
         self.seen[self.slot(local)].filter(|seen| seen.tick == local)
     }
 
+    /// What graphs have been told to make of a frame.
+    pub(crate) fn pending(&self) -> Option<Pending> {
+        self.pending
+    }
+
     /// What graphs have been told to make of this frame.
-    pub(crate) fn pending(&self, tick: u64) -> Option<Pending> {
+    pub(crate) fn pending_on(&self, tick: u64) -> Option<Pending> {
         self.pending.filter(|pending| pending.tick == tick)
     }
 
@@ -213,12 +247,12 @@ impl Object {
 
     /// Whether the object was tracked or prompted on this frame.
     pub(crate) fn knows(&self, tick: u64) -> bool {
-        self.pending(tick).is_some() || self.remembers(tick) && self.seen(self.local(tick)).is_some()
+        self.pending_on(tick).is_some() || self.remembers(tick) && self.seen(self.local(tick)).is_some()
     }
 
     /// Whether this is a conditioning frame.
     pub(crate) fn is_cond(&self, tick: u64) -> bool {
-        match self.pending(tick) {
+        match self.pending_on(tick) {
             Some(pending) => pending.cond,
             None => self.remembers(tick) && self.bank.is_cond(self.local(tick)),
         }
@@ -235,19 +269,22 @@ impl Object {
         Ok((self.bank.memory_place(tick), self.bank.pointer_place(tick)))
     }
 
-    fn logits(&self, local: u64) -> Option<(&[f32], NormBox)> {
-        let seen = self.seen(local)?;
-        Some((&self.masks[self.slot(local) * self.mask_elements..][..self.mask_elements], seen.view))
-    }
-
     /// The mask logits on a frame.
-    pub(crate) fn mask(&self, tick: u64) -> Option<&[f32]> {
-        self.logits(self.local(tick)).map(|(logits, _)| logits)
+    pub(crate) fn mask(&self, tick: u64) -> Option<Logits<'_>> {
+        let local = self.local(tick);
+        let (slot, _) = (self.slot(local), self.seen(local)?);
+        match self.masks.device(slot, self.mask_elements) {
+            Some(tensor) => Some(Logits::Device(tensor)),
+            None => self.masks.host(slot, self.mask_elements).map(Logits::Host),
+        }
     }
 
-    /// The logits on the frame it was tracked on before this one, and what they cover of the picture.
+    /// The logits on the frame it was tracked on before this one, and what they cover of the picture; `None` also where
+    /// the host does not have them.
     pub(crate) fn previous(&self, tick: u64) -> Option<(&[f32], NormBox)> {
-        self.logits(self.local(tick).checked_sub(1)?)
+        let local = self.local(tick).checked_sub(1)?;
+        let seen = self.seen(local)?;
+        Some((self.masks.host(self.slot(local), self.mask_elements)?, seen.view))
     }
 
     /// Stores what a frame said, in place of what it said before, under a number that no other frame's has.
@@ -256,6 +293,7 @@ impl Object {
         ground: &Ground,
         frame: Pending,
         decoded: Decoded<'_>,
+        found: Option<Found>,
         memory: Option<Left<'_>>,
         serial: u64,
     ) -> Result<(), EngineError> {
@@ -266,8 +304,14 @@ impl Object {
         }
         let tick = self.local(tick);
         let slot = self.slot(tick);
-        self.masks[slot * self.mask_elements..][..self.mask_elements].copy_from_slice(decoded.low_res);
-        self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou, view });
+        match (&decoded.low_res, self.masks.device(slot, self.mask_elements)) {
+            (Logits::Device(from), Some(to)) => ground.copy(from, &to)?,
+            (Logits::Host(from), _) => self.masks.write(slot, from),
+            _ => {} // one tracker keeps them on one ground
+        }
+        let positive = found.as_ref().map(|found| found.positive);
+        self.found = found.and_then(|found| Some((tick, found.mask?)));
+        self.seen[slot] = Some(Seen { tick, score: decoded.score, iou: decoded.iou, view, positive });
         self.bank.put(ground, tick, cond, serial, memory, decoded.pointer)
     }
 
@@ -317,17 +361,44 @@ impl Object {
         of_frame.into_iter().map(|(_, ask)| ask).collect()
     }
 
+    /// Its mask on a frame, where masks are made on a device.
+    fn found(&self, tick: u64) -> Option<&Arc<Rle>> {
+        let local = self.local(tick);
+        self.found.as_ref().filter(|(tick, _)| *tick == local).map(|(_, mask)| mask)
+    }
+
+    /// Its logits on a frame, if they are on a device and it is there but has no mask of this size yet.
+    pub(crate) fn lacks_mask(&self, tick: u64, (width_px, height_px): (u32, u32)) -> Option<DeviceTensor> {
+        let seen = self.seen(self.local(tick))?;
+        let has =
+            self.found(tick).is_some_and(|mask| (mask.width_px(), mask.height_px()) == (width_px, height_px));
+        match self.mask(tick)? {
+            Logits::Device(logits) if !has && seen.score > 0.0 && seen.positive == Some(true) => Some(logits),
+            _ => None,
+        }
+    }
+
+    /// Takes its mask on a frame.
+    pub(crate) fn take_mask(&mut self, tick: u64, mask: Arc<Rle>) {
+        self.found = Some((self.local(tick), mask));
+    }
+
     /// The object as a frame shows it.
     pub(crate) fn view(&self, tick: u64) -> Option<ObjectView<'_>> {
         let seen = self.seen(self.local(tick))?;
-        let low_res = self.mask(tick)?;
-        let present = seen.score > 0.0 && low_res.iter().any(|logit| *logit > 0.0);
+        let low_res = match self.mask(tick)? {
+            Logits::Host(logits) => logits,
+            Logits::Device(_) => &[],
+        };
+        let positive = seen.positive.unwrap_or_else(|| low_res.iter().any(|logit| *logit > 0.0));
+        let present = seen.score > 0.0 && positive;
         let state = if present { TrackState::Tracking } else { TrackState::Lost };
         Some(ObjectView {
             id: self.id,
             object_score: seen.score,
             iou: seen.iou,
             low_res,
+            mask: self.found(tick),
             view: seen.view,
             state,
             clicked: self.clicked,

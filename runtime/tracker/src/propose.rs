@@ -144,10 +144,9 @@ impl Proposer {
             let (seat, places) = (graphs.take_seat(1), Places::default());
             let points = Points { coords: &coords, labels: &labels, multimask };
             graphs.decode_points(&self.features, points, false, seat, &places)?;
-            graphs.collect()?;
-            let decoded = graphs.decoded(seat, 0);
-            self.logits.copy_from_slice(decoded.low_res);
-            self.take(decoded.iou, graphs.spec.masks.width_px, hinted);
+            graphs.collect_logits()?;
+            self.logits.copy_from_slice(graphs.low_res(seat, 0));
+            self.take(graphs.decoded(seat, 0).iou, graphs.spec.masks.width_px, hinted);
         }
         if self.open.is_empty() && !std::mem::replace(&mut self.boxes_made, true) {
             self.make_boxes();

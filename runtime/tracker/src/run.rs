@@ -35,7 +35,7 @@ pub(crate) fn track(
     let Look { features, view } = look;
     let mut places = Places::default();
     for (lane, object) in objects.iter_mut().enumerate() {
-        object.arrive(tick);
+        object.arrive(&graphs.ground, tick)?;
         places.add(object.make_places(&graphs.ground, tick)?);
         recall(graphs, view, object, tick, (window, lane))?;
     }
@@ -66,13 +66,13 @@ pub(crate) fn prompt(
     ask: &Ask,
 ) -> Result<(), EngineError> {
     let Look { features, view } = look;
-    object.arrive(tick);
+    object.arrive(&graphs.ground, tick)?;
     let cond = !object.knows(tick) || object.is_cond(tick);
     object.clicked &= ask.object_extent().is_none();
     let mut places = Places::default();
     places.add(object.make_places(&graphs.ground, tick)?);
     // A run of one that is not settled yet is done over in its place.
-    let earlier = object.pending(tick);
+    let earlier = object.pending_on(tick);
     let seat = match earlier.filter(|earlier| earlier.lane == 0) {
         Some(earlier) => earlier.seat,
         None => graphs.take_seat(1),
@@ -92,7 +92,7 @@ pub(crate) fn prompt(
             let refine = match earlier {
                 Some(earlier) => graphs.refine_decoded(earlier.seat, earlier.lane).map(|()| true)?,
                 None => match object.knows(tick).then(|| object.mask(tick)).flatten() {
-                    Some(logits) => graphs.set_mask_input(logits).map(|()| true)?,
+                    Some(logits) => graphs.set_mask_input(&logits).map(|()| true)?,
                     None => false,
                 },
             };
@@ -116,7 +116,38 @@ pub(crate) fn conclude<'a>(
     objects: impl Iterator<Item = &'a mut Object>,
 ) -> Result<(), EngineError> {
     graphs.collect()?;
-    objects.into_iter().try_for_each(|object| settle(graphs, object))
+    let mut settled = Vec::new();
+    for object in objects {
+        let pending = object.pending();
+        settle(graphs, object)?;
+        settled.extend(pending.map(|pending| (pending.tick, object)));
+    }
+    match graphs.wanted() {
+        Some(size_px) => fetch(graphs, settled.into_iter(), size_px),
+        None => Ok(()),
+    }
+}
+
+/// Where masks are made on a device: brings the logits of those objects to the host that have none of this size on that
+/// frame, with one wait, and makes them here.
+pub(crate) fn fetch<'a>(
+    graphs: &mut Graphs,
+    objects: impl Iterator<Item = (u64, &'a mut Object)>,
+    size_px: (u32, u32),
+) -> Result<(), EngineError> {
+    let mut lacking = Vec::new();
+    for (tick, object) in objects {
+        lacking.extend(object.lacks_mask(tick, size_px).map(|logits| (tick, object, logits)));
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let tensors: Vec<_> = lacking.iter().map(|(.., logits)| logits.clone()).collect();
+    let masks = graphs.fetch_masks(&tensors, size_px)?;
+    for ((tick, object, _), mask) in lacking.into_iter().zip(masks) {
+        object.take_mask(tick, mask);
+    }
+    Ok(())
 }
 
 fn settle_on_host<'a>(
@@ -134,8 +165,9 @@ fn settle(graphs: &mut Graphs, object: &mut Object) -> Result<(), EngineError> {
     let Pending { seat, lane, keep, .. } = pending;
     let worth = keep == Keep::Always || keep == Keep::IfWorth && graphs.is_worth(seat, lane);
     let serial = graphs.next_serial();
+    let found = graphs.found(seat, lane)?;
     let memory = worth.then(|| graphs.memory(lane));
-    object.put(&graphs.ground, pending, graphs.decoded(seat, lane), memory, serial)
+    object.put(&graphs.ground, pending, graphs.decoded(seat, lane), found, memory, serial)
 }
 
 /// Lays out in a window's lane what the object brings to memory attention on frame `tick`.

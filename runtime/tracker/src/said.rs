@@ -55,8 +55,14 @@ impl Said {
         ])
     }
 
+    /// The logits of one object, on the host.
     pub(crate) fn low_res(&self, lane: usize, mask: usize) -> &[f32] {
         &self.values.host()[LOGITS + lane * mask..][..mask]
+    }
+
+    /// The first so many logits, on a device.
+    pub(crate) fn logits(&self, len: usize) -> Option<DeviceTensor> {
+        self.values.device(LOGITS, len)
     }
 
     pub(crate) fn score(&self, lane: usize) -> f32 {
@@ -67,7 +73,7 @@ impl Said {
         &self.values.host()[IOUS..][..self.count]
     }
 
-    /// A number that is none must not reach the memory, where it would stay.
+    /// A number that is none must not reach the memory, where it would stay. Of each object's logits, `mask` are here.
     pub(crate) fn check(&self, graph: &str, mask: usize) -> Result<(), EngineError> {
         let scores = &self.values.host()[SCORES..][..self.count];
         let logits = &self.values.host()[LOGITS..][..self.count * mask];

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Instant};
 
 use sightline_core::{
     FrameResult, FrameStamp, ImageSpec, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle,
-    StageTimes, TrackState,
+    StageTimes, TrackState, ValueError,
 };
 use sightline_engine_api::Model;
 use sightline_vision::{MaskUpscaler, Preprocessor};
@@ -14,6 +14,16 @@ use crate::{
     slab::Intake,
     view::{self, Sights, Viewer},
 };
+
+/// What a session is to hand out. Both keep the host at work where engines are on a device: low-res logits then come
+/// from there with every frame, and masks are made of them on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Output {
+    /// Tidies the masks that are handed out, and only those: memories, corrections and the view see what the model gave.
+    pub clean_up: CleanUp,
+    /// [`ObjectView::low_res`] is looked at. (Without this it may be there all the same.)
+    pub low_res: bool,
+}
 
 /// A tracker with preprocessing before it and mask upscaling behind it: pictures in, results out.
 pub struct Session {
@@ -71,32 +81,34 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Takes a model.
+    /// Takes a model. Where its engines are on a device, masks are made there too if they can be.
     ///
     /// # Errors
     /// As [`Tracker::new`].
     pub fn new(model: Model, options: Options) -> Result<Self, TrackerError> {
-        let tracker = Tracker::new(model, options)?;
+        Self::with(model, options, Output::default())
+    }
+
+    /// As [`Session::new`], with more to be had of it.
+    ///
+    /// # Errors
+    /// As [`Tracker::new`].
+    pub fn with(model: Model, options: Options, output: Output) -> Result<Self, TrackerError> {
+        let masks = &model.spec.masks;
+        let cleaner = Cleaner::new(output.clean_up, masks.width_px, masks.height_px);
+        let tracker = Tracker::with(model, options, !output.low_res && cleaner.is_none())?;
         let spec = tracker.spec();
         Ok(Self {
             eyes: Some(Eyes::new(&spec.image)),
             viewer: Viewer::new(spec.view, &spec.image),
             finish: Finish {
                 upscaler: MaskUpscaler::new(spec.masks.width_px, spec.masks.height_px),
-                cleaner: None,
+                cleaner,
             },
             all: false,
             joined: false,
             tracker,
         })
-    }
-
-    /// Tidies the masks that are handed out, and only those: memories, corrections and the view see what the model gave.
-    #[must_use]
-    pub fn with_clean_up(mut self, clean_up: CleanUp) -> Self {
-        let masks = self.tracker.spec().masks;
-        self.finish.cleaner = Cleaner::new(clean_up, masks.width_px, masks.height_px);
-        self
     }
 
     /// Tracks every object on a picture. `latency` is the time this call took: add what came before it.
@@ -113,6 +125,7 @@ impl Session {
         };
         let view = eyes.look(picture, sights, &mut self.viewer, &mut self.tracker.graphs.intake)?;
         let preprocess = start.elapsed();
+        self.want((picture.width_px(), picture.height_px()));
         let mut stages = self.tracker.step_seen(frame, view)?;
         stages.preprocess = preprocess;
         let size_px = (picture.width_px(), picture.height_px());
@@ -146,6 +159,7 @@ impl Session {
         encoded: &mut Encoded,
     ) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
+        self.want(size_px);
         let mut stages = self.tracker.step_encoded(frame, encoded)?;
         (stages.preprocess, stages.image_encoder) = (encoded.preprocess(), encoded.image_encoder());
         self.conclude(start, frame, stages, size_px, None)
@@ -154,6 +168,12 @@ impl Session {
     /// As [`Tracker::set_remembering`].
     pub fn set_remembering(&mut self, on: bool) {
         self.tracker.set_remembering(on);
+    }
+
+    /// Masks of this size are made with the next frame, where a device makes them.
+    fn want(&mut self, (width_px, height_px): (u32, u32)) {
+        let pixels = width_px.checked_mul(height_px).filter(|pixels| *pixels > 0);
+        self.tracker.graphs.want(pixels.map(|_| (width_px, height_px)));
     }
 
     /// From the tracked objects to the result.
@@ -168,7 +188,7 @@ impl Session {
         self.joined = false;
         let upscaling = Instant::now();
         let objects = self.results(width_px, height_px)?;
-        stages.postprocess = upscaling.elapsed();
+        stages.postprocess += upscaling.elapsed();
         if let Some(picture) = picture {
             self.tracker.keep_picture(picture);
         }
@@ -180,6 +200,9 @@ impl Session {
     /// What a frame has to show.
     fn sights(&self, frame: FrameStamp) -> Sights {
         let mut sights = Sights::default();
+        if self.tracker.spec().view.is_none() {
+            return sights;
+        }
         let mut add = |extent: NormBox| {
             sights.around = Some(sights.around.map_or(extent, |around| around.union(extent)));
         };
@@ -211,6 +234,7 @@ impl Session {
     /// `Kind::Picture` when there is no such size.
     pub fn results(&mut self, width_px: u32, height_px: u32) -> Result<Vec<ObjectResult>, TrackerError> {
         let Self { tracker, finish, .. } = self;
+        tracker.fetch_masks((width_px, height_px))?;
         tracker.objects().map(|object| finish.run(&object, (width_px, height_px))).collect()
     }
 
@@ -231,6 +255,7 @@ impl Session {
         pace: Pace,
         (width_px, height_px): (u32, u32),
     ) -> Result<(Vec<(FrameStamp, ObjectResult)>, Progress), TrackerError> {
+        self.want((width_px, height_px));
         let Self { tracker, finish, eyes, joined, .. } = self;
         let (mut late, mut failed) = (Vec::new(), None);
         let progress = tracker.catch_up_with(pace, eyes.as_mut(), |caught| {
@@ -329,19 +354,11 @@ impl Finish {
         object: &ObjectView<'_>,
         (width_px, height_px): (u32, u32),
     ) -> Result<ObjectResult, TrackerError> {
-        let [x0, y0, x1, y1] = object.view.to_pixels(width_px, height_px).map(|v| v.round() as u32);
-        let mut mask = Rle::empty(width_px, height_px);
-        if object.state == TrackState::Tracking {
-            let low_res = match &mut self.cleaner {
-                Some(cleaner) => cleaner.run(object.low_res).map_err(TrackerError::picture)?,
-                None => object.low_res,
-            };
-            mask = self
-                .upscaler
-                .run(low_res, x1 - x0, y1 - y0)
-                .and_then(|mask| mask.placed(x0, y0, width_px, height_px))
-                .map_err(TrackerError::picture)?;
-        }
+        let mask = match object.mask {
+            _ if object.state != TrackState::Tracking => Arc::new(Rle::empty(width_px, height_px)),
+            Some(mask) => Arc::clone(mask),
+            None => Arc::new(self.upscale(object, (width_px, height_px)).map_err(TrackerError::picture)?),
+        };
         let bounds = mask.bounds();
         Ok(ObjectResult {
             id: object.id,
@@ -349,8 +366,22 @@ impl Finish {
             score: 1.0 / (1.0 + (-object.object_score).exp()),
             iou: object.iou,
             bounds,
-            mask: Arc::new(mask),
+            mask,
         })
+    }
+
+    /// The mask in the whole picture.
+    fn upscale(
+        &mut self,
+        object: &ObjectView<'_>,
+        (width_px, height_px): (u32, u32),
+    ) -> Result<Rle, ValueError> {
+        let [x0, y0, x1, y1] = object.view.to_pixels(width_px, height_px).map(|v| v.round() as u32);
+        let low_res = match &mut self.cleaner {
+            Some(cleaner) => cleaner.run(object.low_res)?,
+            None => object.low_res,
+        };
+        self.upscaler.run(low_res, x1 - x0, y1 - y0)?.placed(x0, y0, width_px, height_px)
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use sightline_core::{DType, ImageSpec, Picture, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream, TensorMut, TensorRef,
+    Device, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream, TensorMut,
+    TensorRef,
 };
 
 /// Values to a boundary that every device reads from at full speed, and some insist on: 256 bytes.
@@ -106,6 +107,25 @@ impl Ground {
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
         self.0.as_ref().map_or(Ok(()), |ops| ops.add_channels(Stream::TRACK, from, values, to))
+    }
+
+    /// What makes masks, of up to `objects` at once; `None` on the host, or where the device makes none.
+    pub(crate) fn masks(
+        &self,
+        objects: usize,
+        most_pixels: usize,
+    ) -> Result<Option<Box<dyn DeviceMasks>>, EngineError> {
+        self.0.as_ref().map_or(Ok(None), |ops| Arc::clone(ops).masks(objects, most_pixels))
+    }
+
+    pub(crate) fn find_masks(
+        &self,
+        masks: &mut dyn DeviceMasks,
+        logits: &DeviceTensor,
+        room: MaskRoom,
+        to: &DeviceTensor,
+    ) -> Result<(), EngineError> {
+        masks.find_to(Stream::TRACK, logits, room, to)
     }
 
     /// All of it, with one wait.

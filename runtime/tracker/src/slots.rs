@@ -1,6 +1,7 @@
 //! Slots of one size, on the host or side by side with those of others on a device.
 
 use half::{bf16, slice::HalfFloatSliceExt};
+use sightline_core::DType;
 use sightline_engine_api::{DeviceTensor, EngineError};
 
 use crate::slab::{Ground, Slab, part};
@@ -29,6 +30,50 @@ impl Slots {
             Self::Device { all, first, step } => Some(part(all, first + slot * step, elements)),
             _ => None,
         }
+    }
+
+    /// Those of `count` objects, so many slots each, side by side on a device; none on the host.
+    pub(crate) fn on_device(
+        ground: &Ground,
+        slots: usize,
+        elements: usize,
+        count: usize,
+    ) -> Result<Vec<Self>, EngineError> {
+        let all = ground.tensor(DType::F32, slots * elements * count)?;
+        let of = |all: &DeviceTensor, index: usize| Self::Device {
+            all: all.clone(),
+            first: index * elements,
+            step: count * elements,
+        };
+        Ok(all.iter().flat_map(|all| (0..count).map(|index| of(all, index))).collect())
+    }
+
+    /// A slot on the host that is not rounded.
+    pub(crate) fn host(&self, slot: usize, elements: usize) -> Option<&[f32]> {
+        match self {
+            Self::F32(data) => data.get(slot * elements..(slot + 1) * elements),
+            _ => None,
+        }
+    }
+
+    /// Copies a slot to another one.
+    pub(crate) fn shift(
+        &mut self,
+        ground: &Ground,
+        from: usize,
+        to: usize,
+        elements: usize,
+    ) -> Result<(), EngineError> {
+        if let (Some(from), Some(to)) = (self.device(from, elements), self.device(to, elements)) {
+            return ground.copy(&from, &to);
+        }
+        let range = from * elements..(from + 1) * elements;
+        match self {
+            Self::F32(data) => data.copy_within(range, to * elements),
+            Self::Bf16(data) => data.copy_within(range, to * elements),
+            Self::Device { .. } => {} // done
+        }
+        Ok(())
     }
 
     /// On a device it is there already.

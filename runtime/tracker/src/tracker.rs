@@ -4,7 +4,7 @@ use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, Prompt, StageTimes}
 use sightline_engine_api::{Model, ModelSpec};
 
 use crate::{
-    Applied, At, Encoded, ObjectView, Options, TrackerError,
+    Applied, At, Encoded, MaskCounts, ObjectView, Options, TrackerError,
     bank::{Bank, BankSizes},
     catchup::{CatchUp, Pace},
     error::Kind,
@@ -15,6 +15,7 @@ use crate::{
     prompt::Ask,
     run,
     slab::Slab,
+    slots::Slots,
 };
 
 /// Failed frames after which a waiting prompt is dropped: it may be what makes them fail.
@@ -73,6 +74,11 @@ impl Tracker {
     /// `Kind::Options` for an option of 0, `Kind::Engine` when a graph has a port the contract does not know, lacks
     /// one it needs, or has one of another type or shape; on a device also when an engine is elsewhere or memory is short.
     pub fn new(model: Model, options: Options) -> Result<Self, TrackerError> {
+        Self::with(model, options, false)
+    }
+
+    /// With `masks`, and where nothing needs logits on the host, only masks come from a device.
+    pub(crate) fn with(model: Model, options: Options, masks: bool) -> Result<Self, TrackerError> {
         for (name, value) in [("history", options.history), ("max_objects", options.max_objects)] {
             if value == 0 {
                 return Err(TrackerError::new(
@@ -83,14 +89,22 @@ impl Tracker {
                 ));
             }
         }
-        let graphs = Graphs::new(model, options.max_objects)?;
+        let graphs = Graphs::new(model, options.max_objects, masks)?;
         let Options { history, memory_bytes, max_objects } = options;
         let parts = graphs.spec.view.is_some();
         // On a device all there will ever be is made now: the objects, a copy of each that catches up, and one that is
         // corrected at once.
         let sizes = BankSizes::new(&graphs.spec, history);
-        let banks = Bank::on_device(&graphs.ground, sizes, 2 * max_objects + 1)?;
-        let object = |bank| Object::with(ObjectId(0), bank, &graphs.spec, history);
+        let count = 2 * max_objects + 1;
+        let banks = Bank::on_device(&graphs.ground, sizes, count)?;
+        let mut rings = match graphs.finds_masks() {
+            true => {
+                let elements = graphs.spec.masks.height_px * graphs.spec.masks.width_px;
+                Slots::on_device(&graphs.ground, Object::mask_slots(history), elements, count)?
+            }
+            false => Vec::new(),
+        };
+        let object = |bank| Object::with(ObjectId(0), bank, rings.pop(), &graphs.spec, history);
         let mut spare: Vec<Object> = banks.into_iter().rev().map(object).collect();
         spare.reserve(max_objects + 1);
         Ok(Self {
@@ -287,6 +301,8 @@ impl Tracker {
             return self.wait(object, At::Next, ask);
         }
         let mut late = self.late(object, tick, ask)?;
+        // Nobody sees those made on the way.
+        self.graphs.want(None);
         let pace = Pace { now: Default::default(), within: None };
         let done = loop {
             let look = self.frames.look(late.tick);
@@ -424,6 +440,26 @@ impl Tracker {
     pub fn objects(&self) -> impl Iterator<Item = ObjectView<'_>> {
         let newest = self.frames.newest_tick();
         self.objects.iter().filter_map(move |object| object.view(newest?))
+    }
+
+    /// Makes the masks on the newest frame that are to be had of a device and were not made with the frame.
+    pub(crate) fn fetch_masks(&mut self, (width_px, height_px): (u32, u32)) -> Result<(), TrackerError> {
+        let Some(tick) = self.frames.newest_tick().filter(|_| self.graphs.finds_masks()) else {
+            return Ok(());
+        };
+        let pixels = width_px.checked_mul(height_px).filter(|pixels| *pixels > 0);
+        if pixels.is_none() {
+            let expected = format!("1 to {} pixels", u32::MAX);
+            let got = format!("{width_px}x{height_px}");
+            return Err(TrackerError::new(Kind::Picture, "upscaled mask", expected, got));
+        }
+        let objects = self.objects.iter_mut().map(|object| (tick, object));
+        Ok(run::fetch(&mut self.graphs, objects, (width_px, height_px))?)
+    }
+
+    /// Where masks were made of what a device said; both 0 where logits come to the host with every frame.
+    pub fn mask_counts(&self) -> MaskCounts {
+        self.graphs.mask_counts()
     }
 
     /// The part of the picture the newest frame showed, which the objects' logits cover.

@@ -5,7 +5,7 @@ mod support;
 
 use sightline_core::{FrameResult, Mask, ObjectId, Picture, PixelFormat, Plane};
 use sightline_engine_fake::{FakeOptions, SIDE_PX, model};
-use sightline_tracker::{At, CleanUp, Options, Session};
+use sightline_tracker::{At, CleanUp, Options, Output, Session};
 use support::{corners, stamp};
 
 /// A low-res pixel of the fake model, in pixels.
@@ -29,8 +29,12 @@ fn picture(shift: usize) -> Vec<u8> {
 
 /// Tracks the square over four frames: results, and every low-res logit the tracker kept.
 fn track(clean_up: CleanUp) -> (Vec<FrameResult>, Vec<Vec<f32>>) {
-    let mut session =
-        Session::new(model(FakeOptions::default()), Options::default()).unwrap().with_clean_up(clean_up);
+    let mut session = Session::with(
+        model(FakeOptions::default()),
+        Options::default(),
+        Output { clean_up, ..Output::default() },
+    )
+    .unwrap();
     // The middle of the box says which colour, and it is not to be the hole's.
     session.prompt(ObjectId(1), At::Next, corners(0.0, 0.0, 0.375, 0.45)).unwrap();
     let (mut results, mut kept) = (Vec::new(), Vec::new());
@@ -75,8 +79,12 @@ fn masks_are_tidied_and_memories_are_not() {
 #[test]
 fn a_prompt_that_changes_the_newest_frame_gives_tidied_masks_too() {
     let clean_up = CleanUp { fill_hole_area_px: 1, sprinkle_area_px: 0 };
-    let mut session =
-        Session::new(model(FakeOptions::default()), Options::default()).unwrap().with_clean_up(clean_up);
+    let mut session = Session::with(
+        model(FakeOptions::default()),
+        Options::default(),
+        Output { clean_up, ..Output::default() },
+    )
+    .unwrap();
     let rgb = picture(0);
     let plane = Plane { data: &rgb, stride_bytes: SIDE_PX * 3 };
     let side = SIDE_PX as u32;

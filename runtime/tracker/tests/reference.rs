@@ -12,7 +12,7 @@ use sightline_engine_api::{Model, Stream};
 use sightline_engine_fake::{FakeDevice, Schedule};
 use sightline_tracker::{Applied, At, Kind, Options, Pace, Tracker};
 use support::{
-    hashing::{Countdown, Family, SIDE, device},
+    hashing::{Countdown, Family, LOW, SIDE, device},
     mask,
     reference::Reference,
     stamp,
@@ -112,6 +112,7 @@ fn family() -> impl Strategy<Value = Family> {
             fixed_points: fixed.then_some(6),
             batch: flags[4],
             open_slots: flags[5],
+            low: LOW,
         }),
     ]
 }

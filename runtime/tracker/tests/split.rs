@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use sightline_core::{ObjectId, Picture, PixelFormat, Plane};
+use sightline_core::{ObjectId, Picture, PixelFormat, Plane, TrackState};
 use sightline_engine_api::{DeviceOps, Engine, EngineError, Kind as EngineKind, Model, Stream, ViewSpec};
 use sightline_engine_fake::{FakeDevice, FnEngine, Schedule};
-use sightline_tracker::{At, Encoded, Encoder, Kind, Options, Pace, Session, TrackerError};
+use sightline_tracker::{At, Encoded, Encoder, Kind, Options, Output, Pace, Session, TrackerError};
 use support::{
     click, corners,
     hashing::{Countdown, Family, SIDE, device},
@@ -113,27 +113,36 @@ fn act(session: &mut Session, index: u64) -> Vec<String> {
 }
 
 /// All there is to know after a frame, but for times.
-fn state(session: &Session, result: Result<sightline_core::FrameResult, TrackerError>) -> String {
+fn state(
+    session: &Session,
+    result: Result<sightline_core::FrameResult, TrackerError>,
+    low_res: bool,
+) -> String {
     let result = result.map(|result| (result.frame, result.outcome, result.objects));
-    let bits = |object: sightline_tracker::ObjectView<'_>| -> (u32, Vec<u32>) {
-        (object.id.0, object.low_res.iter().map(|logit| logit.to_bits()).collect())
+    let bits = |object: sightline_tracker::ObjectView<'_>| -> (u32, TrackState, Vec<u32>) {
+        let logits = object.low_res.iter().filter(|_| low_res);
+        (object.id.0, object.state, logits.map(|logit| logit.to_bits()).collect())
     };
     format!("{result:?} {:?}", session.tracker().objects().map(bits).collect::<Vec<_>>())
 }
 
-fn alone(model: Model) -> Vec<String> {
-    let mut session = Session::new(model, options()).unwrap();
+fn session(model: Model, low_res: bool) -> Session {
+    Session::with(model, options(), Output { low_res, ..Output::default() }).unwrap()
+}
+
+fn alone(model: Model, low_res: bool) -> Vec<String> {
+    let mut session = session(model, low_res);
     let mut states = Vec::new();
     for index in 0..FRAMES {
         states.extend(act(&mut session, index));
         let result = with_picture(index, |picture| session.process(stamp(index), picture));
-        states.push(state(&session, result));
+        states.push(state(&session, result, low_res));
     }
     states
 }
 
-fn pipelined(model: Model) -> Vec<String> {
-    let mut session = Session::new(model, options()).unwrap();
+fn pipelined(model: Model, low_res: bool) -> Vec<String> {
+    let mut session = session(model, low_res);
     let mut encoder = session.split().expect("it is not shown views");
     let (full, fulls) = mpsc::sync_channel::<(u64, Result<(), TrackerError>, Encoded)>(1);
     let (empty, empties) = mpsc::sync_channel(2);
@@ -150,7 +159,7 @@ fn pipelined(model: Model) -> Vec<String> {
         states.extend(act(&mut session, index));
         let size_px = (SIDE as u32, SIDE as u32);
         let result = encoded.and_then(|()| session.process_encoded(stamp(index), size_px, &mut slot));
-        states.push(state(&session, result));
+        states.push(state(&session, result, low_res));
         // The last slots find nobody.
         let _ = empty.send(slot);
     }
@@ -162,7 +171,7 @@ fn pipelined(model: Model) -> Vec<String> {
 fn split_and_pipelined_it_is_the_same_bit_for_bit() {
     for family in [Family::SAM2, Family::NANO] {
         let model = || model(family, None, None);
-        let (alone, pipelined) = (alone(model()), pipelined(model()));
+        let (alone, pipelined) = (alone(model(), true), pipelined(model(), true));
         for (one, other) in alone.iter().zip(&pipelined) {
             assert_eq!(one, other);
         }
@@ -188,15 +197,18 @@ fn on_a_device_it_is_the_same_bit_for_bit() {
         (Family::NANO, None),
         (Family::NANO, Some(ViewSpec { margin: 2.0, min_side: 0.1 })),
     ] {
-        let on_host = alone(model(family, view, None));
-        for schedule in schedules() {
+        let on_host = [false, true].map(|low_res| alone(model(family, view, None), low_res));
+        for (at, schedule) in schedules().enumerate() {
             let devices = [device(schedule.clone()), device(schedule)];
-            let on_device = alone(model(family, view, Some(&devices[0])));
+            // Logits come to the host, or masks alone.
+            let low_res = at % 2 == 1;
+            let on_host = &on_host[usize::from(low_res)];
+            let on_device = alone(model(family, view, Some(&devices[0])), low_res);
             for (one, other) in on_host.iter().zip(&on_device) {
                 assert_eq!(one, other);
             }
             if view.is_none() {
-                let pipelined = pipelined(model(family, None, Some(&devices[1])));
+                let pipelined = pipelined(model(family, None, Some(&devices[1])), low_res);
                 for (one, other) in on_host.iter().zip(&pipelined) {
                     assert_eq!(one, other);
                 }

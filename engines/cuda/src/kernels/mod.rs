@@ -56,6 +56,7 @@ kernels! {
     MaskBits = "mask_bits",
     MaskRunsPlace = "mask_runs_place",
     MaskRunsMeasure = "mask_runs_measure",
+    MaskLook = "mask_look",
     OverlayFill = "overlay_fill",
     TensorFill = "tensor_fill",
     TensorClamp = "tensor_clamp",

@@ -2,7 +2,7 @@ use sightline_core::DType;
 use sightline_engine_api::{DeviceTensor, Stream};
 
 use super::{Kernel, arguments};
-use crate::{CudaDevice, CudaError, Kind};
+use crate::{CudaDevice, CudaError, Kind, memory::is_ours};
 
 /// Threads a block.
 const BLOCK: u32 = 256;
@@ -16,6 +16,10 @@ impl CudaDevice {
         let (place, found) = (self.place(), tensor.buffer.device());
         if place != found {
             return Err(CudaError::new(Kind::Argument, what, format_args!("a tensor on {place}"), found));
+        }
+        if !is_ours(&*tensor.buffer) {
+            let expected = format!("memory that {place} has made");
+            return Err(CudaError::new(Kind::Argument, what, expected, format_args!("{:?}", tensor.buffer)));
         }
         let bytes = tensor.shape.elements() * dtype.size_bytes();
         let end = tensor.offset_bytes.checked_add(bytes);

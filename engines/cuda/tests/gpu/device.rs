@@ -161,34 +161,19 @@ pub(crate) fn arena(_: &Arc<CudaDevice>) {
 
 /// Of several copies the last one fails: the bytes of those before it are not freed under them.
 pub(crate) fn a_copy_that_fails(device: &Arc<CudaDevice>) {
-    #[derive(Debug)]
-    struct Nowhere(Device);
-    impl DeviceBuffer for Nowhere {
-        fn device(&self) -> Device {
-            self.0
-        }
-        fn address(&self) -> u64 {
-            4096
-        }
-        fn len_bytes(&self) -> usize {
-            4096
-        }
-    }
+    // As the imaginary driver has it; a real one has no reason to refuse.
+    const REFUSED: usize = 1013;
     let many = tensor(device, DType::F32, &[MANY]);
-    let nowhere = DeviceTensor {
-        buffer: Arc::new(Nowhere(device.place())),
-        offset_bytes: 0,
-        dtype: DType::F32,
-        shape: Shape::new(&[4]).unwrap(),
-    };
-    let (mut values, mut none) = (vec![0.0; MANY], [0.0; 4]);
+    let refused = tensor(device, DType::F32, &[REFUSED]);
+    let (mut values, mut none) = (vec![0.0; MANY], [0.0; REFUSED]);
     for round in 1..4 {
         device.fill(Stream::TRACK, round as f32, &many).unwrap();
         let parts = &mut [
             (many.clone(), TensorViewMut::f32(&[MANY], &mut values).unwrap()),
-            (nowhere.clone(), TensorViewMut::f32(&[4], &mut none).unwrap()),
+            (refused.clone(), TensorViewMut::f32(&[REFUSED], &mut none).unwrap()),
         ];
-        assert!(device.download(Stream::TRACK, parts).is_err());
+        let imaginary = device.info().name == "Imaginary";
+        assert_eq!(device.download(Stream::TRACK, parts).is_err(), imaginary);
         assert_eq!(downloaded(device, Stream::TRACK, &many)[MANY - 1], round as f32);
     }
 }
@@ -213,12 +198,33 @@ pub(crate) fn refusals(device: &Arc<CudaDevice>) {
         }
     }
     let foreign = DeviceTensor { buffer: Arc::new(Host), ..four.clone() };
+    /// Names memory that is there, but is not its own.
+    #[derive(Debug)]
+    struct Anybodys(Device, u64);
+    impl DeviceBuffer for Anybodys {
+        fn device(&self) -> Device {
+            self.0
+        }
+        fn address(&self) -> u64 {
+            self.1
+        }
+        fn len_bytes(&self) -> usize {
+            4096
+        }
+    }
+    let anybodys = Arc::new(Anybodys(device.place(), four.buffer.address()));
+    assert!(!device.owns(&*anybodys) && !device.owns(&Host) && device.owns(&*four.buffer));
+    let anybodys = DeviceTensor { buffer: anybodys, ..four.clone() };
+    let error = device.copy(on, &anybodys, &four).expect_err("not its own");
+    let said = format!("copy: expected memory that {} has made, got Anybodys(", device.place());
+    assert!(error.to_string().starts_with(&said), "{error}");
     let half = DeviceTensor { dtype: DType::F16, ..four.clone() };
     for (case, tensor) in [
         ("outside", &elsewhere),
         ("crooked", &crooked),
         ("overflow", &huge),
         ("host", &foreign),
+        ("another maker's", &anybodys),
         ("half", &half),
     ] {
         let error = device.fill(on, 1.0, tensor).expect_err(case);

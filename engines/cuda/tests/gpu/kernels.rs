@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sightline_core::{DType, Filter, Picture, PixelFormat, Plane, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{DeviceOps, DeviceTensor, Stream};
+use sightline_engine_api::{DeviceOps, DeviceTensor, MaskRoom, Stream};
 use sightline_engine_cuda::{CudaDevice, DevicePicture, Ink, MaskFinder, reference};
 
 use crate::common::{COLOURS, Numbers, Owned, blobs, spec};
@@ -173,6 +173,67 @@ pub(crate) fn masks_of_more_changes_than_are_kept(device: &Arc<CudaDevice>) {
         let bits = reference::mask_bits(logits, 32, 32, 64, 64);
         assert_eq!(*found, reference::measure(&bits, 64, 64));
     }
+}
+
+/// One scratch for all: sizes in turn, several runs before what they left is waited for, once.
+pub(crate) fn masks_left_on_the_device(device: &Arc<CudaDevice>) {
+    let mut numbers = Numbers::new(8);
+    let mut masks = Arc::clone(device).masks(4, 200 * 150).unwrap().expect("it makes masks");
+    for (low, size) in
+        [((48, 48), (200, 150)), ((64, 64), (61, 33)), ((20, 33), (1, 65)), ((16, 16), (150, 200))]
+    {
+        let room = MaskRoom::new(size.0, size.1).unwrap();
+        let mut faulty = blobs(&mut numbers, low.0, low.1);
+        faulty[7] = f32::NAN;
+        let stripes = |at: usize| if (at / low.0).is_multiple_of(2) { 1.0 } else { -1.0 };
+        let each: Vec<Vec<f32>> = vec![
+            blobs(&mut numbers, low.0, low.1),
+            (0..low.0 * low.1).map(stripes).collect(),
+            vec![-1.0; low.0 * low.1],
+            vec![1.0; low.0 * low.1],
+            faulty,
+            blobs(&mut numbers, low.0, low.1),
+        ];
+        let to = tensor(device, DType::I64, &[6 * room.words() / 2]);
+        let part = |first: usize, objects: usize| DeviceTensor {
+            offset_bytes: to.offset_bytes + first * room.words() * 4,
+            shape: Shape::new(&[objects * room.words() / 2]).unwrap(),
+            ..to.clone()
+        };
+        for (first, objects) in [(0, 4), (4, 1), (5, 1)] {
+            let logits = each[first..first + objects].concat();
+            let logits = uploaded(device, &[objects, 1, low.1, low.0], &logits);
+            masks.find_to(ON, &logits, room, &part(first, objects)).unwrap();
+        }
+        let mut words = vec![0; to.shape.elements()];
+        let view = TensorViewMut::I64(to.shape, &mut words);
+        device.download(ON, &mut [(to.clone(), view)]).unwrap();
+        for (index, (words, logits)) in words.chunks_exact(room.words() / 2).zip(&each).enumerate() {
+            let bits = reference::mask_bits(logits, low.0, low.1, size.0, size.1);
+            let expected = reference::measure(&bits, size.0, size.1);
+            let head = room.head(words);
+            let what = format!("mask {index} of {low:?} to {size:?}: {head:?}");
+            assert_eq!((head.finite, head.positive), (index != 4, index != 2), "{what}");
+            assert_eq!(head.changes as usize + 1, expected.rle.counts().len(), "{what}");
+            let runs = room.runs(words).unwrap();
+            assert_eq!(runs.is_none(), head.changes > room.most_changes(), "{what}");
+            if let Some(rle) = runs {
+                assert_eq!((head.area_px, head.bounds_px), (expected.area_px, expected.bounds_px), "{what}");
+                assert_eq!(rle, expected.rle, "{what}");
+            }
+        }
+        let crowded = room.runs(&words[room.words() / 2..]).unwrap().is_none();
+        assert_eq!(crowded, size.1 > 60, "stripes have more changes than there is room for");
+    }
+    let room = MaskRoom::new(200, 151).unwrap();
+    let (one, to) =
+        (tensor(device, DType::F32, &[1, 1, 4, 4]), tensor(device, DType::I64, &[room.words() / 2]));
+    assert!(masks.find_to(ON, &one, room, &to).is_err(), "too many pixels");
+    let room = MaskRoom::new(20, 15).unwrap();
+    assert!(masks.find_to(ON, &one, room, &to).is_err(), "another place");
+    let five = tensor(device, DType::F32, &[5, 1, 4, 4]);
+    let to = tensor(device, DType::I64, &[5 * room.words() / 2]);
+    assert!(masks.find_to(ON, &five, room, &to).is_err(), "too many objects");
 }
 
 pub(crate) fn overlay(device: &Arc<CudaDevice>) {

@@ -30,6 +30,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("parts and padded rows", kernels::parts_and_padded_rows),
     ("masks", kernels::masks),
     ("masks of more changes than are kept", kernels::masks_of_more_changes_than_are_kept),
+    ("masks left on the device", kernels::masks_left_on_the_device),
     ("overlay", kernels::overlay),
     ("uploads are read at once", device::uploads_are_read_at_once),
     ("order", device::order),
@@ -43,6 +44,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
     ("the tracker", tracker::same_masks),
+    ("masks of many objects", tracker::masks_of_many_objects),
 ];
 
 fn run_all(on: &str) -> bool {

@@ -1,6 +1,14 @@
 //! The tracker on this device: its memory, streams, marks and kernels under what they are there for. The graphs
 //! themselves run on the host (`sightline_engine_fake::on_device`).
 
+// Families of models that hash, and masks drawn for the purpose, as the tracker's own tests have them.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../runtime/tracker/tests/support/drawn.rs"]
+mod drawn;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../../runtime/tracker/tests/support/hashing.rs"]
+mod hashing;
+
 use std::sync::Arc;
 
 use sightline_core::{
@@ -9,7 +17,12 @@ use sightline_core::{
 use sightline_engine_api::{DeviceOps, Model};
 use sightline_engine_cuda::CudaDevice;
 use sightline_engine_fake::{FakeOptions, SIDE_PX, model, on_device};
-use sightline_tracker::{At, Options, Pace, Session};
+use sightline_tracker::{At, MaskCounts, Options, Pace, Session};
+
+use self::{
+    drawn::{Pattern, drawn, mixed, striped},
+    hashing::{Countdown, Family, SIDE},
+};
 
 /// A red and a green square on grey, which move.
 fn picture(index: u64) -> Vec<u8> {
@@ -91,5 +104,45 @@ pub(crate) fn same_masks(device: &Arc<CudaDevice>) {
         assert!(on_host.iter().any(|said| said.contains("Tracking")));
         assert_eq!(masks(on_device(host(), &ops), false), on_host);
         assert_eq!(masks(on_device(host(), &ops), true), on_host);
+    }
+}
+
+/// Frames of many sizes, batched; also how many masks were made where.
+fn sizes(model: Model, objects: u32) -> (Vec<String>, MaskCounts) {
+    let options = Options { history: 4, memory_bytes: 0, max_objects: 16 };
+    let mut session = Session::new(model, options).unwrap();
+    let mut encoder = session.split().unwrap();
+    let mut slot = encoder.slot();
+    for id in 0..objects {
+        session.prompt(ObjectId(id), At::Next, corners(0.1, 0.2, 0.6, 0.7)).unwrap();
+    }
+    let mut said = Vec::new();
+    for index in 0..12 {
+        let size = [(61, 33), (16, 16), (7, 5), (1, 65), (200, 31), (33, 120)][index as usize % 6];
+        let rgb: Vec<u8> =
+            (0..3 * SIDE * SIDE).map(|at| (index as usize * 37 + at * (at % 23)) as u8).collect();
+        let plane = Plane { data: &rgb, stride_bytes: 3 * SIDE };
+        let picture = Picture::new(PixelFormat::Rgb, SIDE as u32, SIDE as u32, &[plane]).unwrap();
+        encoder.run(&picture, &mut slot).unwrap();
+        let stamp = FrameStamp { index, pts: None, running_time: None };
+        let result = session.process_encoded(stamp, size, &mut slot).unwrap();
+        said.push(format!("{:?}", result.objects));
+    }
+    (said, session.tracker().mask_counts())
+}
+
+/// Full, empty and other masks, and such as have more runs than there is room for.
+pub(crate) fn masks_of_many_objects(device: &Arc<CudaDevice>) {
+    let ops: Arc<dyn DeviceOps> = device.clone();
+    for (pattern, room) in [(mixed as Pattern, true), (striped, false)] {
+        for objects in [1, 4, 16] {
+            let family = Family { batch: true, low: 16, ..Family::SAM2 };
+            let host = || drawn(family.model(&Countdown::default()), pattern);
+            let (on_host, _) = sizes(host(), objects);
+            let (there, counts) = sizes(on_device(host(), &ops), objects);
+            assert_eq!(there, on_host, "{objects} objects");
+            assert_eq!(counts.on_host == 0, room, "{objects} objects");
+            assert_eq!(counts.on_device + counts.on_host, 12 * u64::from(objects));
+        }
     }
 }

@@ -52,7 +52,7 @@ template <class... A> Bind binder(void (*kernel)(A...)) {
 std::map<std::string, Bind> kernels = {
 #define KERNEL(name) {#name, binder(name)}
     KERNEL(picture_narrow), KERNEL(picture_shorten_f32), KERNEL(picture_shorten_f16), KERNEL(mask_bits),
-    KERNEL(mask_runs_place), KERNEL(mask_runs_measure), KERNEL(overlay_fill),
+    KERNEL(mask_runs_place), KERNEL(mask_runs_measure), KERNEL(mask_look), KERNEL(overlay_fill),
     KERNEL(tensor_fill), KERNEL(tensor_clamp), KERNEL(tensor_round_to_bf16), KERNEL(tensor_add_channels),
 };
 
@@ -206,7 +206,8 @@ API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stre
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     ALONE;
-    if (!within(from, bytes)) return 1;
+    // For the tests, one that fails: 1013 floats.
+    if (!within(from, bytes) || bytes == 4052) return 1;
     at(stream)->give([=] {
         expect_pinned(to, bytes);
         memcpy(to, reinterpret_cast<void*>(from), bytes);

@@ -98,6 +98,9 @@ impl DeviceOps for HostDevice {
         self.allocated.fetch_add(1, Ordering::Relaxed);
         Ok(Memory::new(bytes, GPU))
     }
+    fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
+        (buffer as &dyn std::any::Any).is::<Memory>() && buffer.device() == GPU
+    }
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {
         Err(unused())
     }

@@ -2,7 +2,7 @@
 
 use sightline_engine_api::EngineError;
 use sightline_engine_registry::{LoadOptions, Turn, load, shared, tuned};
-use sightline_tracker::{CleanUp, Options, Session};
+use sightline_tracker::{CleanUp, Options, Output, Session};
 
 use super::{
     relay::Relay,
@@ -61,6 +61,7 @@ fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Op
         fill_hole_area_px: settings.fill_hole_area as usize,
         sprinkle_area_px: settings.sprinkle_area as usize,
     };
-    let session = Session::new(model, options).map_err(|error| error.to_string())?;
-    Ok((session.with_clean_up(clean_up), turn, engine))
+    let output = Output { clean_up, ..Output::default() };
+    let session = Session::with(model, options, output).map_err(|error| error.to_string())?;
+    Ok((session, turn, engine))
 }

@@ -7,9 +7,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-use sightline_core::{DType, Shape, TensorView, TensorViewMut};
+use sightline_core::Shape;
 use sightline_engine_api::{Dim, Engine, GraphName, Model, Port, TensorMut, TensorRef};
-use sightline_engine_registry::{LoadOptions, Provider, load, plan::Sidecar};
+use sightline_engine_registry::{
+    LoadOptions, Provider, load,
+    plan::Sidecar,
+    trial::{Difference, Values},
+};
 
 use super::{
     Subject,
@@ -64,7 +68,7 @@ impl<'a> Comparison<'a> {
         let objects = sidecar.key.profiles.first().and_then(|profile| profile.values().next());
         let objects = objects.and_then(|range| range.opt.first().copied()).unwrap_or(1);
         let mut outputs: Vec<Wanted> =
-            spec.io.outputs.iter().map(|port| Wanted::new(port, objects)).collect();
+            spec.io.outputs.iter().map(|port| Wanted::new(port, objects)).collect::<Result<_>>()?;
         self.by_plan(plan, &inputs, interrupt).and_then(|exported| {
             let engine = engine(self.model()?, graph)?;
             by_graph(engine, &inputs, &mut outputs)?;
@@ -84,8 +88,8 @@ impl<'a> Comparison<'a> {
         let mut files = Vec::new();
         for input in inputs {
             let path = self.scratch.join(format!("{}.bin", input.name));
-            fs::write(&path, input.bytes()).with_context(|| format!("cannot write {path:?}"))?;
-            files.push((input.name.as_str(), input.is_open.then_some(&input.dims[..]), path));
+            fs::write(&path, input.values.bytes()).with_context(|| format!("cannot write {path:?}"))?;
+            files.push((input.name.as_str(), input.is_open.then_some(input.values.dims()), path));
         }
         let output: PathBuf = self.scratch.join("outputs.json");
         let _ = fs::remove_file(&output);
@@ -115,8 +119,9 @@ fn engine(model: &mut Model, graph: GraphName) -> Result<&mut dyn Engine> {
 }
 
 fn by_graph(engine: &mut dyn Engine, inputs: &[Given], outputs: &mut [Wanted]) -> Result<()> {
-    let given: Vec<TensorRef<'_>> = inputs.iter().map(Given::view).collect::<Result<_>>()?;
-    let mut made: Vec<TensorMut<'_>> = outputs.iter_mut().map(Wanted::view).collect::<Result<_>>()?;
+    let given: Vec<TensorRef<'_>> = inputs.iter().map(|input| input.values.view().into()).collect();
+    let mut made: Vec<TensorMut<'_>> =
+        outputs.iter_mut().map(|output| output.values.view_mut().into()).collect();
     Ok(engine.run(&given, &mut made)?)
 }
 
@@ -126,17 +131,13 @@ fn farthest(wanted: &[Wanted], got: &[Exported]) -> Result<Far> {
         let Some(found) = got.iter().find(|found| found.name == output.name) else {
             bail!("output {:?}: expected it, got none", output.name);
         };
-        if found.values.len() != output.values.len() {
-            bail!(
-                "output {:?}: expected {} numbers, got {}",
-                output.name,
-                output.values.len(),
-                found.values.len()
-            );
+        let expected = output.values.floats();
+        if found.values.len() != expected.len() {
+            let got = found.values.len();
+            bail!("output {:?}: expected {} numbers, got {got}", output.name, expected.len());
         }
-        let share = share(&output.values, &found.values);
-        // A NaN is as far as can be.
-        if !share.is_finite() {
+        let Difference { share, finite, .. } = Difference::between(expected, &found.values);
+        if !finite {
             bail!("output {:?}: expected finite numbers, got others", output.name);
         }
         if share > worst.share {
@@ -146,28 +147,14 @@ fn farthest(wanted: &[Wanted], got: &[Exported]) -> Result<Far> {
     Ok(worst)
 }
 
-fn share(wanted: &[f32], got: &[f32]) -> f64 {
-    let mean = |sum: f64| (sum / wanted.len().max(1) as f64).sqrt();
-    let size = mean(wanted.iter().map(|value| f64::from(*value).powi(2)).sum());
-    let off = mean(wanted.iter().zip(got).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum());
-    off / size.max(1.0)
-}
-
 /// An input, filled.
 struct Given {
     name: String,
-    dims: Vec<usize>,
     is_open: bool,
-    values: Numbers,
-}
-
-enum Numbers {
-    F32(Vec<f32>),
-    I64(Vec<i64>),
+    values: Values,
 }
 
 impl Given {
-    /// Features are noise of unit variance; what is said in numbers is such as the tracker says.
     fn new(port: &Port, sidecar: &Sidecar) -> Result<Self> {
         let range = sidecar.key.profiles.first().and_then(|profile| profile.get(&port.name));
         let dims = match range {
@@ -176,84 +163,25 @@ impl Given {
                 format!("input {:?}: expected its sizes in the plan's profile, got none", port.name)
             })?,
         };
-        let count: usize = dims.iter().product();
-        let last = dims.get(1).copied().unwrap_or(1).saturating_sub(1);
-        let mut noise = Noise::new(&port.name);
-        let values = match (port.dtype, port.name.as_str()) {
-            (DType::I64, "tpos_idx") => Numbers::I64((0..count as i64).map(|slot| slot % 7).collect()),
-            (DType::I64, _) => Numbers::I64(vec![1; count]),
-            (DType::F32, name) => Numbers::F32(match name {
-                "mem_mask" | "ptr_mask" | "has_mask_input" | "binarize" => vec![1.0; count],
-                "ptr_tdiff" => (0..count).map(|slot| 1.0 + slot as f32).collect(),
-                "object_score" => vec![3.0; count],
-                "point_coords" => (0..count).map(|_| 64.0 * (noise.next() + 1.8)).collect(),
-                "point_labels" => {
-                    (0..count).map(|at| if at == last { -1.0 } else { 2.0 + at as f32 % 2.0 }).collect()
-                }
-                "mask" => (0..count).map(|_| f32::from(u8::from(noise.next() > 0.0))).collect(),
-                _ => (0..count).map(|_| noise.next()).collect(),
-            }),
-            (other, _) => bail!("input {:?}: expected f32 or i64, got {other}", port.name),
-        };
-        Ok(Self { name: port.name.clone(), dims, is_open: range.is_some(), values })
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        match &self.values {
-            Numbers::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Numbers::I64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        }
-    }
-
-    fn view(&self) -> Result<TensorRef<'_>> {
-        Ok(match &self.values {
-            Numbers::F32(values) => TensorView::f32(&self.dims, values)?.into(),
-            Numbers::I64(values) => TensorView::i64(&self.dims, values)?.into(),
-        })
+        let values = Values::given(port, Shape::new(&dims)?)?;
+        Ok(Self { name: port.name.clone(), is_open: range.is_some(), values })
     }
 }
 
 /// An output, to be filled.
 struct Wanted {
     name: String,
-    dims: Vec<usize>,
-    values: Vec<f32>,
+    values: Values,
 }
 
 impl Wanted {
     /// All outputs of the contract are f32, and what they leave open is the number of objects.
-    fn new(port: &Port, objects: usize) -> Self {
+    fn new(port: &Port, objects: usize) -> Result<Self> {
         let size = |dim: &Dim| match dim {
             Dim::Fixed(size) => *size,
             Dim::Dynamic => objects,
         };
         let dims: Vec<usize> = port.dims.iter().map(size).collect();
-        Self { name: port.name.clone(), values: vec![0.0; dims.iter().product()], dims }
-    }
-
-    fn view(&mut self) -> Result<TensorMut<'_>> {
-        Ok(TensorMut::Host(TensorViewMut::F32(Shape::new(&self.dims)?, &mut self.values)))
-    }
-}
-
-/// Uniform numbers of variance 1, the same for one name every time (xorshift64*).
-struct Noise(u64);
-
-impl Noise {
-    fn new(name: &str) -> Self {
-        // FNV-1a; never 0, which would stay 0.
-        Self(
-            name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            }) | 1,
-        )
-    }
-
-    fn next(&mut self) -> f32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let unit = (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 24) as f32;
-        (unit - 0.5) * 12.0_f32.sqrt()
+        Ok(Self { name: port.name.clone(), values: Values::unwritten(Shape::new(&dims)?) })
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use sightline_core::{FrameStamp, Mask, NormBox, NormPoint, ObjectId, Point, PointLabel, Prompt};
-use sightline_tracker::{At, CleanUp, Session};
+use sightline_tracker::{At, CleanUp, Output, Session};
 use sightline_vision::davis::{boundary_f, region_similarity};
 
 use super::{
@@ -36,8 +36,9 @@ pub(super) fn run(args: &DavisArgs) -> Result<()> {
         let sequence = Sequence::open(&args.data, name)?;
         // The last frame is never looked at.
         frames += sequence.pictures.len() - 1;
-        let session =
-            models::session(&args.model, args.threads, 1, sequence.objects.len())?.with_clean_up(clean_up);
+        let output = Output { clean_up, ..Output::default() };
+        let objects = sequence.objects.len();
+        let session = models::session_with(&args.model, args.threads, 1, objects, output)?;
         let score =
             evaluate(session, &sequence, args.prompt).with_context(|| format!("sequence {name:?}"))?;
         tracing::info!(sequence = %score.name, j = score.j, f = score.f, "sequence done");

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use sightline_config::{Catalogue, CatalogueEntry};
 use sightline_engine_api::Model;
 use sightline_engine_registry::LoadOptions;
-use sightline_tracker::{Options, Session};
+use sightline_tracker::{Options, Output, Session};
 
 pub(crate) use self::exporter::narrowing;
 use crate::cli::{ModelsArgs, ModelsCommand};
@@ -35,8 +35,19 @@ pub(crate) fn load(name: &str, threads: usize) -> Result<Model> {
 
 /// A session over a freshly loaded model.
 pub(crate) fn session(name: &str, threads: usize, history: usize, max_objects: usize) -> Result<Session> {
+    session_with(name, threads, history, max_objects, Output::default())
+}
+
+/// The same with more to be had of it.
+pub(crate) fn session_with(
+    name: &str,
+    threads: usize,
+    history: usize,
+    max_objects: usize,
+    output: Output,
+) -> Result<Session> {
     let options = Options { history, max_objects, ..Options::default() };
-    Ok(Session::new(load(name, threads)?, options)?)
+    Ok(Session::with(load(name, threads)?, options, output)?)
 }
 
 /// `sightline models`.

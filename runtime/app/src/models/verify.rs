@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use anyhow::{Result, bail};
 use sightline_engine_registry::{ModelSource, resolve};
-use sightline_tracker::{Options, Session};
+use sightline_tracker::{Options, Output, Session};
 
 use super::{
     golden, load,
@@ -73,8 +73,8 @@ pub(super) fn check(name_or_dir: &str, folder: Option<&Path>, flags: &VerifyFlag
     };
     let (graphs, provider) = (model.spec.graphs.len(), model.image_encoder.provider().to_owned());
     let objects = clip.as_ref().map_or(1, |(_, clip)| clip.objects());
-    let mut session =
-        Session::new(model, Options { history: 8, max_objects: objects + 1, ..Options::default() })?;
+    let options = Options { history: 8, max_objects: objects + 1, ..Options::default() };
+    let mut session = Session::with(model, options, Output { low_res: true, ..Output::default() })?;
     let parity = clip.map(|(folder, clip)| parity::replay(&folder.join("logits.npz"), &clip, &mut session));
     let parity = parity.transpose()?;
     let speed = speed::measure(&mut session, threads)?;

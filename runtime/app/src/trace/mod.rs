@@ -5,6 +5,7 @@ mod npz;
 mod prompts;
 
 use anyhow::{Context as _, Result};
+use sightline_tracker::Output;
 
 use self::npz::NpzWriter;
 use crate::{cli::TraceArgs, models};
@@ -15,7 +16,8 @@ pub(crate) use self::{clip::Clip, npz::read as read_npz, prompts::check_size};
 pub(crate) fn run(args: &TraceArgs) -> Result<()> {
     let clip = Clip::open(&args.frames, &args.prompts)?;
     let (frames, objects) = (clip.frames(), clip.objects());
-    let mut session = models::session(&args.model, args.threads, args.history, objects)?;
+    let output = Output { low_res: true, ..Output::default() };
+    let mut session = models::session_with(&args.model, args.threads, args.history, objects, output)?;
     let mut out = NpzWriter::create(&args.out)?;
     let mut arrays = 0;
     clip.replay(&mut session, |frame, session| {

@@ -8,6 +8,7 @@ use sightline_engine_api::EngineError;
 use super::{Graphs, LOGIT_LIMIT, fill_clamped, timed};
 use crate::{
     binder::{Given, Source},
+    object::Logits,
     said::{IOUS, LOGITS, Places, SCORES, place},
     slab::Slab,
 };
@@ -24,8 +25,12 @@ pub(crate) struct Points<'a> {
 
 impl Graphs {
     /// Sets `mask_input` to the logits of an earlier run on the same frame.
-    pub(crate) fn set_mask_input(&mut self, logits: &[f32]) -> Result<(), EngineError> {
-        fill_clamped(self.mask_input.host_mut(), Some(logits));
+    pub(crate) fn set_mask_input(&mut self, logits: &Logits<'_>) -> Result<(), EngineError> {
+        match (logits, self.mask_input.device(0, self.mask_elements)) {
+            (Logits::Device(from), Some(to)) => return self.ground.clamp(from, LOGIT_LIMIT, &to),
+            (Logits::Host(from), _) => fill_clamped(self.mask_input.host_mut(), Some(from)),
+            _ => {} // one model is on one ground
+        }
         self.mask_input.tell(&self.ground, 0, self.mask_elements)
     }
 

@@ -44,6 +44,8 @@ pub struct Family {
     pub batch: bool,
     /// Memory attention takes as many slots as are used.
     pub open_slots: bool,
+    /// The side of the masks.
+    pub low: usize,
 }
 
 impl Family {
@@ -60,6 +62,7 @@ impl Family {
         fixed_points: None,
         batch: false,
         open_slots: false,
+        low: LOW,
     };
     pub const NANO: Self = Self {
         recent: 3,
@@ -74,6 +77,7 @@ impl Family {
         fixed_points: Some(5),
         batch: true,
         open_slots: true,
+        low: LOW,
     };
 
     pub fn spec(&self) -> ModelSpec {
@@ -89,7 +93,7 @@ impl Family {
                 filter: Filter::Bilinear,
             },
             features: FeatureSpec { top: "feat_top".into() },
-            masks: MaskSpec { height_px: LOW, width_px: LOW },
+            masks: MaskSpec { height_px: self.low, width_px: self.low },
             memory: MemorySpec {
                 tokens: 2,
                 channels: 3,
@@ -145,7 +149,7 @@ impl Family {
     fn io_of_one(&self, graph: GraphName) -> GraphIo {
         let (slots, pointer_slots) =
             (self.max_cond + self.recent, self.max_cond + self.pointers.unwrap_or(0));
-        let low = |name| port(name, &[1, 1, LOW, LOW]);
+        let low = |name| port(name, &[1, 1, self.low, self.low]);
         let pix_feat = || port("pix_feat", &TOP);
         let (top, side) = (|| port("feat_top", &TOP), || port("feat_side", &SIDE_LEVEL));
         let mut decoded = vec![port("object_score", &[1, 1]), low("low_res_mask"), port("iou", &[1, 1])];

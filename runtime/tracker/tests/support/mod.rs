@@ -1,6 +1,7 @@
 //! What the tracker's tests share.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod drawn;
 pub mod hashing;
 pub mod npz;
 pub mod reference;
