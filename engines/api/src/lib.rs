@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod model;
 mod ops;
+mod picture;
 
 pub use device::{Device, DeviceBuffer, DeviceTensor, Event, Pending, Stream, TensorMut, TensorRef};
 pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
@@ -18,3 +19,4 @@ pub use model::{
     ViewSpec,
 };
 pub use ops::{DeviceMark, DeviceOps};
+pub use picture::{DevicePicture, DevicePlane, PictureRef, PictureSource};

@@ -8,7 +8,7 @@ use cudarc::driver::{CudaContext, CudaStream};
 use sightline_engine_api::{Device, Stream};
 
 use crate::{
-    Arena, CudaError, DeviceInfo, Kind, Version, error::During, kernels::Kernels, mark::Marks,
+    Arena, CudaError, DeviceInfo, Kind, Version, error::During, guests::Guests, kernels::Kernels, mark::Marks,
     picture::Pictures, probe, staging::Staging,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 /// any thread; [`DeviceOps`](sightline_engine_api::DeviceOps) is what most need of it.
 pub struct CudaDevice {
     // Fields go in this order: what needs the context before the context.
+    pub(crate) guests: Guests,
     pub(crate) pictures: Mutex<Pictures>,
     pub(crate) kernels: Kernels,
     pub(crate) marks: Arc<Marks>,
@@ -59,6 +60,7 @@ impl CudaDevice {
         let kernels = Kernels::load(&context, &info, found.driver)?;
         tracing::info!(device = %info, driver = %found.driver, "opened a GPU");
         Ok(Arc::new(Self {
+            guests: Guests::default(),
             pictures: Mutex::default(),
             kernels,
             marks: Arc::default(),

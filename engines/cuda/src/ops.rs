@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
-use sightline_core::{ImageSpec, Picture, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Stream};
+use sightline_core::{ImageSpec, Shape, TensorView, TensorViewMut};
+use sightline_engine_api::{
+    Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, PictureRef, Stream,
+};
 
 use crate::{CudaDevice, CudaError, Kind, error::During, memory::Block};
 
@@ -90,11 +92,14 @@ impl DeviceOps for CudaDevice {
     fn preprocess(
         &self,
         stream: Stream,
-        picture: &Picture<'_>,
+        picture: &PictureRef<'_>,
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
-        Ok(self.upload_and_preprocess(stream, picture, spec, to)?)
+        Ok(match picture {
+            PictureRef::Host(picture) => self.upload_and_preprocess(stream, picture, spec, to)?,
+            PictureRef::Device(picture) => self.preprocess_picture(stream, picture, spec, to)?,
+        })
     }
 
     fn download(
@@ -141,6 +146,7 @@ impl CudaDevice {
             to.copy_from_slice(&host[start..start + bytes]);
         }
         self.staging.put(pinned);
+        self.guests.let_go();
         Ok(())
     }
 }

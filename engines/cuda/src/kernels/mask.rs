@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use sightline_core::DType;
-use sightline_engine_api::{DeviceBuffer, DeviceOps, DeviceTensor, Stream};
+use sightline_engine_api::{DeviceBuffer, DeviceOps, DevicePicture, DeviceTensor, Stream};
 
 use super::{Kernel, arguments};
 use crate::{
-    CudaDevice, CudaError, DevicePicture, FoundMask, Kind,
+    CudaDevice, CudaError, FoundMask, Kind,
     kernels::overlay::{self, Ink},
     reference,
 };
