@@ -8,8 +8,8 @@ use cudarc::driver::{CudaContext, CudaStream};
 use sightline_engine_api::{Device, Stream};
 
 use crate::{
-    Arena, CudaError, DeviceInfo, Kind, Version, error::During, guests::Guests, kernels::Kernels, mark::Marks,
-    picture::Pictures, probe, staging::Staging,
+    Arena, CudaError, DeviceInfo, Kind, Version, error::During, guests::Guests, kernels::Kernels,
+    mark::Marks, picture::Pictures, probe, staging::Staging,
 };
 
 /// A GPU, ready: its primary context, streams by number, pinned staging, and our kernels. Shared by all who use it, from

@@ -69,9 +69,8 @@ fn on_device(
     (matrix, range): (ColorMatrix, ColorRange),
 ) -> Result<DevicePicture, CudaError> {
     let planes = planes.map(|(offset_bytes, stride_bytes)| DevicePlane::Rows { offset_bytes, stride_bytes });
-    let picture = DevicePicture::new(raw, format, size_px, &planes).map_err(|error| {
-        CudaError::new(Kind::Argument, "picture", "one that fits its memory", error)
-    })?;
+    let picture = DevicePicture::new(raw, format, size_px, &planes)
+        .map_err(|error| CudaError::new(Kind::Argument, "picture", "one that fits its memory", error))?;
     Ok(picture.with_color(matrix, range))
 }
 

@@ -150,10 +150,8 @@ pub(crate) fn tiled(device: &Arc<CudaDevice>) {
         arrays.push(array);
     }
     device.synchronize(Stream::COPY).unwrap();
-    let planes: Vec<_> = arrays
-        .iter()
-        .map(|array| DevicePlane::Tiled { handle: array.expose_provenance() as u64 })
-        .collect();
+    let planes: Vec<_> =
+        arrays.iter().map(|array| DevicePlane::Tiled { handle: array.expose_provenance() as u64 }).collect();
     let back = Arc::new(AtomicUsize::new(0));
     let buffer = Arc::new(Lent { of: device.alloc(1).unwrap(), device: device.place(), back: back.clone() });
     let lent = DevicePicture::new(buffer, picture.format, picture.size, &planes).unwrap();
@@ -179,11 +177,8 @@ pub(crate) fn refusals(device: &Arc<CudaDevice>) {
     let picture = Owned::noise(PixelFormat::Rgb, (8, 8), 0, 1);
     let back = Arc::new(AtomicUsize::new(0));
     let lent = lent(device, &picture, None, &back);
-    let elsewhere = Lent {
-        of: lent.buffer().clone(),
-        device: Device::Cuda { ordinal: 9 },
-        back: Arc::default(),
-    };
+    let elsewhere =
+        Lent { of: lent.buffer().clone(), device: Device::Cuda { ordinal: 9 }, back: Arc::default() };
     let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: 24 };
     let foreign = DevicePicture::new(Arc::new(elsewhere), PixelFormat::Rgb, (8, 8), &[rows]).unwrap();
     let out = tensor(device, DType::F32, &[1, 3, 16, 20]);
