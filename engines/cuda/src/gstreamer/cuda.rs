@@ -39,9 +39,8 @@ pub fn lend_memory(
     planes: &[DevicePlane],
 ) -> Result<DevicePicture, String> {
     let Device::Cuda { ordinal } = device else { return Err(format!("expected a GPU, got {device}")) };
-    let library = library()?;
     let written = {
-        let memory = one_memory(&buffer)?;
+        let (memory, library) = (one_memory(&buffer)?, library()?);
         let (context, of) = library.context_of(memory)?;
         if of != ordinal {
             return Err(format!("buffer in CUDA memory: expected one on {device}, got cuda:{of}"));
