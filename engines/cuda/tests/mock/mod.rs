@@ -3,7 +3,7 @@
 //! a plugin is loaded, once in a process.
 #![allow(dead_code)]
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, sync::OnceLock};
 
 /// Set where the stand-ins are.
 const MOCKED: &str = "SIGHTLINE_TEST_MOCKED";
@@ -38,18 +38,36 @@ pub(crate) fn imagined(test: &str, plugins: &[&str], body: impl FnOnce()) {
     if std::env::var_os(MOCKED).is_some() {
         return body();
     }
+    static BUILT: OnceLock<Option<Vec<u8>>> = OnceLock::new();
     let folder = tempfile::tempdir().unwrap();
-    let here = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../engines/cuda"));
-    let built = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
-        .args(["-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wl,-soname,libcuda.so", "-I"])
-        .args([here.join("kernels"), here.join("tests/imaginary/driver.cpp")])
-        .arg("-o")
-        .arg(folder.path().join("libcuda.so"))
-        .status();
-    match built {
-        Ok(status) => assert!(status.success(), "{status}"),
-        Err(error) => return skipped(format_args!("c++: {error}")),
-    }
+    let library = folder.path().join("libcuda.so");
+    let bytes = BUILT.get_or_init(|| {
+        let here = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../engines/cuda"));
+        let built = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+            .args([
+                "-std=c++17",
+                "-O1",
+                "-ffp-contract=off",
+                "-shared",
+                "-fPIC",
+                "-Wl,-soname,libcuda.so",
+                "-I",
+            ])
+            .args([here.join("kernels"), here.join("tests/imaginary/driver.cpp")])
+            .arg("-o")
+            .arg(&library)
+            .status();
+        match built {
+            Ok(status) => assert!(status.success(), "{status}"),
+            Err(error) => {
+                skipped(format_args!("c++: {error}"));
+                return None;
+            }
+        }
+        Some(fs::read(&library).unwrap())
+    });
+    let Some(bytes) = bytes else { return };
+    fs::write(&library, bytes).unwrap();
     // One library under all its names.
     for name in ["libcuda.so.1", "libnvcuvid.so.1"] {
         symlink(folder.path().join("libcuda.so"), folder.path().join(name)).unwrap();

@@ -15,7 +15,7 @@ use super::*;
 
 const PLUGINS: [&str; 4] = ["coreelements", "app", "videoconvertscale", "nvcodec"];
 const DEVICE: &str = "memory:CUDAMemory";
-const FRAMES: u64 = 8;
+const FRAMES: u64 = 5;
 /// Where the imaginary driver has the model.
 const PROVIDER: &str = "onnxruntime-cuda:0";
 
