@@ -96,10 +96,11 @@ impl DeviceOps for CudaDevice {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
-        Ok(match picture {
+        match picture {
             PictureRef::Host(picture) => self.upload_and_preprocess(stream, picture, spec, to)?,
             PictureRef::Device(picture) => self.preprocess_picture(stream, picture, spec, to)?,
-        })
+        }
+        Ok(())
     }
 
     fn download(
