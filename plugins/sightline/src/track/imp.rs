@@ -523,10 +523,12 @@ impl BaseTransformImpl for SightlineTrack {
         if live {
             fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
         }
-        let left = self.leave_to_worker(arrived, |slot, layout| slot.hold(layout, buffer.clone()));
+        // A pool takes back no memory that somebody else has: in live mode, where buffers go on before the worker is through,
+        // the buffer itself is held; in every-frame mode its memory is enough, and it can still be written to.
+        let hold = || if live { buffer.clone() } else { buffer.copy() };
+        let left = self.leave_to_worker(arrived, |slot, layout| slot.hold(layout, hold()));
         if !live {
             left.wait();
-            // Its own masks. The worker is through with it, or nearly; then a second head over the same memory is made.
             fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
         }
         self.depart(&left, fresh)?;

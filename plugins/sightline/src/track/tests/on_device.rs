@@ -205,6 +205,24 @@ fn a_pool_is_left_its_buffers() {
 }
 
 #[test]
+fn a_question_fetches_the_pictures_it_needs() {
+    imagined("a_question_fetches_the_pictures_it_needs", |device| {
+        let (mut rig, context) = rig(&device, Mode::Live, |_| {});
+        let mut buffers = uploaded(9, Some(&context));
+        let later = buffers.split_off(2);
+        masks(&mut rig, buffers);
+        assert_eq!(rig.stat("fetched-pictures"), 0);
+        let asked: u64 = rig.element.emit_by_name("query", &[&"find", &"the red thing", &0.0]);
+        assert_eq!(asked, 1);
+        // The frame that is asked about, and one an eighth of a second later.
+        let before = planes_fetched();
+        masks(&mut rig, later);
+        until("two are counted", || rig.stat("fetched-pictures") == 2);
+        assert_eq!(planes_fetched() - before, 2);
+    });
+}
+
+#[test]
 fn what_cannot_be_read_is_one_outcome_and_the_stream_goes_on() {
     imagined("what_cannot_be_read_is_one_outcome_and_the_stream_goes_on", |device| {
         let (mut rig, context) = rig(&device, Mode::Live, |_| {});
