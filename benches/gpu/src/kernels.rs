@@ -9,8 +9,8 @@ use serde::Serialize;
 use sightline_core::{
     DType, Filter, ImageSpec, Picture, PixelFormat, Plane, Shape, TensorView, TensorViewMut,
 };
-use sightline_engine_api::{DeviceOps, DeviceTensor, EngineError, Stream};
-use sightline_engine_cuda::{CudaDevice, DevicePicture, Ink, MaskFinder, reference};
+use sightline_engine_api::{DeviceOps, DevicePicture, DevicePlane, DeviceTensor, EngineError, Stream};
+use sightline_engine_cuda::{CudaDevice, Ink, MaskFinder, reference};
 
 #[derive(Debug, Args)]
 pub(crate) struct KernelsArgs {
@@ -206,8 +206,8 @@ impl Bench<'_> {
         let given = as_words(&bytes);
         self.device.upload(ON, TensorView::i64(&[words], &given)?, &tensor)?;
         let stride = 3 * width as usize;
-        let picture =
-            DevicePicture::new(tensor.buffer.clone(), PixelFormat::Rgb, width, height, &[(0, stride)])?;
+        let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: stride };
+        let picture = DevicePicture::new(tensor.buffer.clone(), PixelFormat::Rgb, (width, height), &[rows])?;
         finder.fill(ON, &picture, &[ink])?;
         let mut got = vec![0; words];
         self.device.download(ON, &mut [(tensor.clone(), TensorViewMut::I64(tensor.shape, &mut got))])?;

@@ -10,6 +10,7 @@ mod error;
 mod masks;
 mod model;
 mod ops;
+mod picture;
 
 pub use device::{Device, DeviceBuffer, DeviceTensor, Event, Pending, Stream, TensorMut, TensorRef};
 pub use engine::{Dim, Engine, GraphIo, Port, check_bindings};
@@ -20,3 +21,4 @@ pub use model::{
     ViewSpec,
 };
 pub use ops::{DeviceMark, DeviceOps};
+pub use picture::{DevicePicture, DevicePlane, PictureRef, PictureSource};

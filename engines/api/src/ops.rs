@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use sightline_core::{ImageSpec, Picture, TensorView, TensorViewMut};
+use sightline_core::{ImageSpec, TensorView, TensorViewMut};
 
-use crate::{Device, DeviceBuffer, DeviceMasks, DeviceTensor, EngineError, Stream};
+use crate::{Device, DeviceBuffer, DeviceMasks, DeviceTensor, EngineError, PictureRef, Stream};
 
 impl Stream {
     /// Pictures on their way to the device, and their preprocessing.
@@ -119,15 +119,16 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
     ) -> Result<(), EngineError>;
 
     /// A picture to `[1,3,H,W]`, R G B planes, stretched to the model's size, `(v / 255 - mean) / std` as
-    /// [`ImageSpec`] says; within a stated tolerance what `sightline_vision::Preprocessor` gives. The picture has been
-    /// read when the call returns.
+    /// [`ImageSpec`] says; within a stated tolerance what `sightline_vision::Preprocessor` gives, and the same from
+    /// either memory. A picture in host memory has been read when the call returns; one on the device is read behind
+    /// whoever [wrote](crate::DevicePicture::written_on) it, and its buffer held until then.
     ///
     /// # Errors
     /// See the trait.
     fn preprocess(
         &self,
         stream: Stream,
-        picture: &Picture<'_>,
+        picture: &PictureRef<'_>,
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError>;

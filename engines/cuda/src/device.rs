@@ -8,14 +8,15 @@ use cudarc::driver::{CudaContext, CudaStream};
 use sightline_engine_api::{Device, Stream};
 
 use crate::{
-    Arena, CudaError, DeviceInfo, Kind, Version, error::During, kernels::Kernels, mark::Marks,
-    picture::Pictures, probe, staging::Staging,
+    Arena, CudaError, DeviceInfo, Kind, Version, error::During, guests::Guests, kernels::Kernels,
+    mark::Marks, picture::Pictures, probe, staging::Staging,
 };
 
 /// A GPU, ready: its primary context, streams by number, pinned staging, and our kernels. Shared by all who use it, from
 /// any thread; [`DeviceOps`](sightline_engine_api::DeviceOps) is what most need of it.
 pub struct CudaDevice {
     // Fields go in this order: what needs the context before the context.
+    pub(crate) guests: Guests,
     pub(crate) pictures: Mutex<Pictures>,
     pub(crate) kernels: Kernels,
     pub(crate) marks: Arc<Marks>,
@@ -59,6 +60,7 @@ impl CudaDevice {
         let kernels = Kernels::load(&context, &info, found.driver)?;
         tracing::info!(device = %info, driver = %found.driver, "opened a GPU");
         Ok(Arc::new(Self {
+            guests: Guests::default(),
             pictures: Mutex::default(),
             kernels,
             marks: Arc::default(),

@@ -11,6 +11,7 @@ mod error;
 mod graph;
 #[cfg(feature = "gst")]
 pub mod gstreamer;
+mod guests;
 mod kernels;
 mod mark;
 mod memory;
@@ -31,6 +32,5 @@ pub use error::{CudaError, Kind};
 pub use graph::Graph;
 pub use kernels::{Ink, MaskFinder, SOURCE, Taps, compile, kernel_cache};
 pub use nvrtc::{Image, Nvrtc};
-pub use picture::DevicePicture;
 pub use probe::{DeviceInfo, NEEDED, Probe, Version, probe};
 pub use reference::FoundMask;

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use sightline_core::{ImageSpec, Picture, Shape, TensorView, TensorViewMut};
+use sightline_core::{ImageSpec, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream,
+    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom,
+    PictureRef, Stream,
 };
 
 use crate::{
@@ -100,11 +101,15 @@ impl DeviceOps for CudaDevice {
     fn preprocess(
         &self,
         stream: Stream,
-        picture: &Picture<'_>,
+        picture: &PictureRef<'_>,
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
-        Ok(self.upload_and_preprocess(stream, picture, spec, to)?)
+        match picture {
+            PictureRef::Host(picture) => self.upload_and_preprocess(stream, picture, spec, to)?,
+            PictureRef::Device(picture) => self.preprocess_picture(stream, picture, spec, to)?,
+        }
+        Ok(())
     }
 
     fn masks(
@@ -159,6 +164,7 @@ impl CudaDevice {
             to.copy_from_slice(&host[start..start + bytes]);
         }
         self.staging.put(pinned);
+        self.guests.let_go();
         Ok(())
     }
 }

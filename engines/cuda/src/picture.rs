@@ -5,12 +5,14 @@ mod plan;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use cudarc::driver::{CudaEvent, result, sys};
 use sightline_core::{ColorMatrix, ColorRange, DType, ImageSpec, Picture, PixelFormat, Shape};
-use sightline_engine_api::{DeviceBuffer, DeviceTensor, Stream};
+use sightline_engine_api::{DeviceBuffer, DevicePicture, DevicePlane, DeviceTensor, Stream};
 
 use crate::{
     CudaDevice, CudaError, Kind,
     device::lock,
+    error::During,
     kernels::{Kernel, arguments},
     memory::{Block, Pinned, Region},
 };
@@ -24,102 +26,52 @@ const MOST_ROWS: usize = 65_535;
 /// Sizes of pictures whose tables are kept.
 const PLANS: usize = 16;
 
-/// A picture whose bytes lie on the device. The planes may lie anywhere in the buffer, padded rows and all.
-#[derive(Debug, Clone)]
-pub struct DevicePicture {
-    buffer: Arc<dyn DeviceBuffer>,
-    format: PixelFormat,
-    width_px: u32,
-    height_px: u32,
-    matrix: ColorMatrix,
-    range: ColorRange,
-    /// Offset of each plane and the distance between its rows, both in bytes.
-    planes: [(usize, usize); 3],
+/// The picture as kernels take it. Tiled planes have no rows.
+pub(crate) fn parameter(picture: &DevicePicture) -> Result<PictureParameter, CudaError> {
+    let mut planes = [(0, 0); 3];
+    for (to, (plane, (left, top))) in planes.iter_mut().zip(picture.planes()) {
+        let DevicePlane::Rows { offset_bytes, stride_bytes } = plane else {
+            return Err(CudaError::new(Kind::Argument, "picture", "planes in rows", "a tiled one"));
+        };
+        let offset = offset_bytes + top * stride_bytes + left;
+        *to = (picture.buffer().address() + offset as u64, stride_bytes as i32);
+    }
+    let (width, height) = picture.size_px();
+    let colour = fixed_point(picture.matrix(), picture.range());
+    Ok(PictureParameter::new(planes, picture.format(), (width as i32, height as i32), colour))
 }
 
-impl DevicePicture {
-    /// Checks that the buffer holds what the format and size say; `planes` are offset and stride of each.
-    ///
-    /// # Errors
-    /// `Kind::Argument` when a side is 0 or above 65535, a plane is missing, a stride too short or a plane hangs over.
-    pub fn new(
-        buffer: Arc<dyn DeviceBuffer>,
-        format: PixelFormat,
-        width_px: u32,
-        height_px: u32,
-        planes: &[(usize, usize)],
-    ) -> Result<Self, CudaError> {
-        let subject = format!("{format:?} picture {width_px}x{height_px} on {}", buffer.device());
-        let refuse =
-            |expected: &str, got: String| Err(CudaError::new(Kind::Argument, &subject, expected, got));
-        let sides = 1..=MOST_ROWS as u32;
-        if !sides.contains(&width_px) || !sides.contains(&height_px) {
-            return refuse("sides of 1 to 65535", "another size".into());
-        }
-        if planes.len() < format.planes() {
-            return refuse("more planes", planes.len().to_string());
-        }
-        let mut kept = [(0, 0); 3];
-        for (index, (offset, stride)) in planes.iter().copied().enumerate().take(format.planes()) {
-            let (row, rows) = format.plane_extent(index, width_px, height_px);
-            let end =
-                stride.checked_mul(rows - 1).and_then(|rows| rows.checked_add(row)?.checked_add(offset));
-            if stride < row || stride > i32::MAX as usize || end.is_none_or(|end| end > buffer.len_bytes()) {
-                let got =
-                    format!("plane {index} at {offset}, stride {stride}, of {} bytes", buffer.len_bytes());
-                return refuse("planes within its buffer", got);
-            }
-            kept[index] = (offset, stride);
-        }
-        let (matrix, range) = Default::default();
-        Ok(Self { buffer, format, width_px, height_px, matrix, range, planes: kept })
+pub(crate) fn check_place(picture: &DevicePicture, device: &CudaDevice) -> Result<(), CudaError> {
+    let (expected, got) = (device.place(), picture.device());
+    if expected == got {
+        return Ok(());
     }
-
-    /// The same picture with its colour encoding stated (YUV formats only look at it).
-    #[must_use]
-    pub fn with_color(mut self, matrix: ColorMatrix, range: ColorRange) -> Self {
-        (self.matrix, self.range) = (matrix, range);
-        self
-    }
-
-    /// Pixel layout.
-    pub fn format(&self) -> PixelFormat {
-        self.format
-    }
-    /// Width and height in pixels.
-    pub fn size_px(&self) -> (u32, u32) {
-        (self.width_px, self.height_px)
-    }
-
-    pub(crate) fn parameter(&self) -> PictureParameter {
-        let planes =
-            self.planes.map(|(offset, stride)| (self.buffer.address() + offset as u64, stride as i32));
-        PictureParameter::new(
-            planes,
-            self.format,
-            (self.width_px as i32, self.height_px as i32),
-            fixed_point(self.matrix, self.range),
-        )
-    }
-
-    pub(crate) fn check_place(&self, device: &CudaDevice) -> Result<(), CudaError> {
-        let (expected, got) = (device.place(), self.buffer.device());
-        if expected == got {
-            return Ok(());
-        }
-        Err(CudaError::new(Kind::Argument, "picture", format_args!("one on {expected}"), got))
-    }
+    Err(CudaError::new(Kind::Argument, "picture", format_args!("one on {expected}"), got))
 }
 
 /// Rows without padding, plane after plane: where each plane starts and the bytes of its row, and how many bytes it is.
-fn packed(picture: &Picture<'_>) -> ([(usize, usize); 3], usize) {
+fn packed(format: PixelFormat, (width_px, height_px): (u32, u32)) -> ([(usize, usize); 3], usize) {
     let (mut planes, mut end) = ([(0, 0); 3], 0);
-    for (index, plane) in planes.iter_mut().enumerate().take(picture.format().planes()) {
-        let (row, rows) = picture.format().plane_extent(index, picture.width_px(), picture.height_px());
+    for (index, plane) in planes.iter_mut().enumerate().take(format.planes()) {
+        let (row, rows) = format.plane_extent(index, width_px, height_px);
         *plane = (end, row);
         end += row * rows;
     }
     (planes, end)
+}
+
+/// A picture in memory of ours that is laid out as [`packed`] says.
+fn on_device(
+    raw: Arc<Region>,
+    format: PixelFormat,
+    size_px: (u32, u32),
+    planes: [(usize, usize); 3],
+    (matrix, range): (ColorMatrix, ColorRange),
+) -> Result<DevicePicture, CudaError> {
+    let planes = planes.map(|(offset_bytes, stride_bytes)| DevicePlane::Rows { offset_bytes, stride_bytes });
+    let picture = DevicePicture::new(raw, format, size_px, &planes)
+        .map_err(|error| CudaError::new(Kind::Argument, "picture", "one that fits its memory", error))?;
+    Ok(picture.with_color(matrix, range))
 }
 
 /// What the device keeps for pictures: memory a stream, tables a size. It grows with the first picture of a size.
@@ -129,6 +81,8 @@ pub(crate) struct Pictures {
     scratch: BTreeMap<Stream, Scratch>,
     /// Last used last.
     plans: Vec<Plan>,
+    /// Behind what a producer was given; waited for as soon as it is set.
+    written: Option<CudaEvent>,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +117,95 @@ impl CudaDevice {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), CudaError> {
-        self.resample(&mut lock(&self.pictures), stream, picture, spec, to)
+        check_place(picture, self)?;
+        let done = self.read_in_place(&mut lock(&self.pictures), stream, picture, spec, to);
+        // Part of it may have been given.
+        let held = self.guests.hold(&*self.stream(stream)?, picture.buffer());
+        done.and(held)
+    }
+
+    fn read_in_place(
+        &self,
+        pictures: &mut Pictures,
+        stream: Stream,
+        picture: &DevicePicture,
+        spec: &ImageSpec,
+        to: &DeviceTensor,
+    ) -> Result<(), CudaError> {
+        if let Some(writer) = picture.writer() {
+            self.after(pictures, writer, stream)?;
+        }
+        if picture.planes().all(|(plane, _)| matches!(plane, DevicePlane::Rows { .. })) {
+            return self.resample(pictures, stream, picture, spec, to);
+        }
+        let rows = self.in_rows(pictures, stream, picture)?;
+        self.resample(pictures, stream, &rows, spec, to)
+    }
+
+    /// Orders a stream behind all that was given to one that is not in our table.
+    fn after(&self, pictures: &mut Pictures, writer: u64, stream: Stream) -> Result<(), CudaError> {
+        let on = self.stream(stream)?;
+        self.context.bind_to_thread().during("cuCtxSetCurrent")?;
+        if pictures.written.is_none() {
+            pictures.written = Some(self.context.new_event(None).during("cuEventCreate")?);
+        }
+        let Some(event) = pictures.written.as_ref().map(CudaEvent::cu_event) else { return Ok(()) };
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: who made the picture promises (`DevicePicture::written_on`) that this is a stream of this device's
+        // and lives as long as the picture's buffer, which the caller holds; the event is ours.
+        unsafe { result::event::record(event, writer as usize as sys::CUstream) }.during("cuEventRecord")?;
+        // SAFETY: both are ours. The wait is for the event as it was just recorded, whatever becomes of it later.
+        unsafe { result::stream::wait_event(on.cu_stream(), event, flags) }.during("cuStreamWaitEvent")
+    }
+
+    /// A copy of a picture with tiled planes, in the stream's own memory, rows packed.
+    fn in_rows(
+        &self,
+        pictures: &mut Pictures,
+        stream: Stream,
+        picture: &DevicePicture,
+    ) -> Result<DevicePicture, CudaError> {
+        let (planes, bytes) = packed(picture.format(), picture.size_px());
+        let raw = self.grown(&mut pictures.scratch.entry(stream).or_default().raw, bytes)?;
+        let on = self.stream(stream)?;
+        self.context.bind_to_thread().during("cuCtxSetCurrent")?;
+        for (index, (plane, (left, top))) in picture.planes().enumerate() {
+            let (width, height) = picture.size_px();
+            let (row, rows) = picture.format().plane_extent(index, width, height);
+            let mut copy = sys::CUDA_MEMCPY2D {
+                srcXInBytes: left,
+                srcY: top,
+                srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+                srcHost: std::ptr::null(),
+                srcDevice: 0,
+                srcArray: std::ptr::null_mut(),
+                srcPitch: 0,
+                dstXInBytes: 0,
+                dstY: 0,
+                dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+                dstHost: std::ptr::null_mut(),
+                dstDevice: raw.address() + planes[index].0 as u64,
+                dstArray: std::ptr::null_mut(),
+                dstPitch: row,
+                WidthInBytes: row,
+                Height: rows,
+            };
+            match plane {
+                DevicePlane::Rows { offset_bytes, stride_bytes } => {
+                    copy.srcDevice = picture.buffer().address() + offset_bytes as u64;
+                    copy.srcPitch = stride_bytes;
+                }
+                DevicePlane::Tiled { handle } => {
+                    copy.srcMemoryType = sys::CUmemorytype::CU_MEMORYTYPE_ARRAY;
+                    copy.srcArray = std::ptr::with_exposed_provenance_mut(handle as usize);
+                }
+            }
+            // SAFETY: rows were checked against their buffer, an array is one of this device's as large as the format and
+            // size say, by its maker's promise (`DevicePlane::Tiled`), and lives as long as the buffer, which `guests`
+            // holds; `raw` has room for what `packed` says, and freeing it waits for the device.
+            unsafe { sys::cuMemcpy2DAsync_v2(&copy, on.cu_stream()) }.result().during("cuMemcpy2DAsync")?;
+        }
+        on_device(raw, picture.format(), picture.size_px(), planes, (picture.matrix(), picture.range()))
     }
 
     /// Both. Nobody's picture comes between the two.
@@ -182,7 +224,7 @@ impl CudaDevice {
 
     /// Reads a picture into pinned memory, rows without padding.
     fn stage(&self, picture: &Picture<'_>) -> Result<Pinned, CudaError> {
-        let (planes, bytes) = packed(picture);
+        let (planes, bytes) = packed(picture.format(), (picture.width_px(), picture.height_px()));
         let mut pinned = self.staging.take(&self.context, bytes)?;
         let host = pinned.bytes()?;
         for (index, (start, row)) in planes.into_iter().enumerate().take(picture.format().planes()) {
@@ -205,14 +247,14 @@ impl CudaDevice {
         picture: &Picture<'_>,
         mut pinned: Pinned,
     ) -> Result<DevicePicture, CudaError> {
-        let (planes, bytes) = packed(picture);
+        let size_px = (picture.width_px(), picture.height_px());
+        let (planes, bytes) = packed(picture.format(), size_px);
         let raw = self.grown(&mut pictures.scratch.entry(stream).or_default().raw, bytes)?;
-        let planes = &planes[..picture.format().planes()];
-        let (width, height) = (picture.width_px(), picture.height_px());
-        let on_device = DevicePicture::new(raw.clone(), picture.format(), width, height, planes)?;
+        let colour = (picture.matrix(), picture.range());
+        let there = on_device(raw.clone(), picture.format(), size_px, planes, colour)?;
         pinned.send(&*self.stream(stream)?, &[(0, raw.address(), bytes)])?;
         self.staging.put(pinned);
-        Ok(on_device.with_color(picture.matrix(), picture.range()))
+        Ok(there)
     }
 
     fn resample(
@@ -223,7 +265,7 @@ impl CudaDevice {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), CudaError> {
-        picture.check_place(self)?;
+        check_place(picture, self)?;
         let (width, height) = (spec.width_px, spec.height_px);
         let fits = Shape::new(&[1, 3, height, width]).is_ok_and(|shape| shape == to.shape);
         let half = to.dtype == DType::F16;
@@ -253,7 +295,7 @@ impl CudaDevice {
             }
         };
         let Some(plan) = plan else { return Ok(()) };
-        let parameter = picture.parameter();
+        let parameter = parameter(picture)?;
         let narrowed = narrowed.address();
         let (columns, rows) = (plan.columns(), plan.rows());
         let (width, height) = (width as i32, height as i32);

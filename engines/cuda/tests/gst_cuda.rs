@@ -8,7 +8,9 @@ mod mock;
 use std::sync::mpsc;
 
 use gst::prelude::*;
-use sightline_engine_cuda::gstreamer::{CUDA_MEMORY, CudaMap};
+use sightline_core::PixelFormat;
+use sightline_engine_api::{Device, DevicePlane};
+use sightline_engine_cuda::gstreamer::{CUDA_MEMORY, lend_memory};
 
 #[test]
 fn cuda_memory_maps_to_its_address() {
@@ -39,11 +41,16 @@ fn cuda_memory_maps_to_its_address() {
         let mut seen = 0;
         for buffer in buffers.try_iter() {
             assert!(buffer.peek_memory(0).is_type(CUDA_MEMORY));
-            let (address, len_bytes) = {
-                let map = CudaMap::of(&buffer).unwrap();
-                assert!(map.len_bytes() >= 96 * 64 * 3 / 2, "{}", map.len_bytes());
-                (map.address(), map.len_bytes())
+            let planes = [(0, 512), (512 * 64, 512)]
+                .map(|(offset_bytes, stride_bytes)| DevicePlane::Rows { offset_bytes, stride_bytes });
+            let on = |ordinal| {
+                let device = Device::Cuda { ordinal };
+                lend_memory(buffer.copy(), device, PixelFormat::Nv12, (96, 64), &planes)
             };
+            let error = on(1).unwrap_err();
+            assert_eq!(error, "buffer in CUDA memory: expected one on cuda:1, got cuda:0");
+            let lent = on(0).unwrap();
+            let (address, len_bytes) = (lent.buffer().address(), lent.buffer().len_bytes());
             // What the processor is given is a copy elsewhere, of the same bytes.
             let host = buffer.map_readable().unwrap();
             assert_ne!(host.as_ptr().expose_provenance() as u64, address);

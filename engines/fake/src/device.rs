@@ -8,9 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sightline_core::{DType, ImageSpec, Picture, TensorView, TensorViewMut};
+use sightline_core::{DType, ImageSpec, Picture, Plane, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, Kind, Stream,
+    Device, DeviceBuffer, DeviceMark, DeviceMasks, DeviceOps, DevicePicture, DevicePlane, DeviceTensor,
+    EngineError, Kind, PictureRef, Stream,
 };
 
 use crate::masks::FakeMasks;
@@ -34,6 +35,9 @@ pub struct DeviceCounts {
     pub copies: u64,
     /// Fills, clamps, roundings, additions, preprocessings, masks.
     pub kernels: u64,
+    /// Pictures preprocessed from host memory, and from memory of this device.
+    pub host_pictures: u64,
+    pub device_pictures: u64,
     pub runs: u64,
     pub downloads: u64,
     pub downloaded_bytes: u64,
@@ -86,6 +90,27 @@ impl Memory {
         Ok(())
     }
 
+    /// Looks at a picture in rows.
+    fn see(
+        &self,
+        picture: &DevicePicture,
+        look: impl FnOnce(&Picture<'_>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let refuse = |got: &str| EngineError::new(Kind::Interface, "picture", "rows in device memory", got);
+        let bytes = self.0.get(&picture.buffer().address()).ok_or_else(|| refuse("freed memory"))?;
+        let mut planes = [Plane::default(); 3];
+        for (to, (plane, (left, top))) in planes.iter_mut().zip(picture.planes()) {
+            let DevicePlane::Rows { offset_bytes, stride_bytes } = plane else {
+                return Err(refuse("a tiled plane"));
+            };
+            let data = bytes.get(offset_bytes + top * stride_bytes + left..);
+            *to = Plane { data: data.ok_or_else(|| refuse("less"))?, stride_bytes };
+        }
+        let (width_px, height_px) = picture.size_px();
+        let seen = Picture::new(picture.format(), width_px, height_px, &planes)?;
+        look(&seen.with_color(picture.matrix(), picture.range()))
+    }
+
     fn map(&mut self, tensor: &DeviceTensor, change: impl Fn(f32) -> f32) -> Result<(), EngineError> {
         let mut values = self.f32(tensor)?;
         values.iter_mut().for_each(|value| *value = change(*value));
@@ -106,6 +131,12 @@ struct State {
 }
 
 impl State {
+    fn address(&mut self, bytes: usize) -> u64 {
+        let address = self.next_address;
+        self.next_address += (bytes as u64).next_multiple_of(256) + 256;
+        address
+    }
+
     fn point(&mut self) -> u64 {
         self.passed.push(false);
         self.passed.len() as u64 - 1
@@ -164,7 +195,7 @@ pub struct FakeDevice(Arc<Inner>);
 
 struct Inner {
     state: Arc<Mutex<State>>,
-    preprocess: Box<Preprocess>,
+    preprocess: Arc<Preprocess>,
 }
 
 impl fmt::Debug for FakeDevice {
@@ -219,7 +250,25 @@ impl FakeDevice {
             failed: None,
             counts: DeviceCounts::default(),
         };
-        Self(Arc::new(Inner { state: Arc::new(Mutex::new(state)), preprocess: Box::new(preprocess) }))
+        Self(Arc::new(Inner { state: Arc::new(Mutex::new(state)), preprocess: Arc::new(preprocess) }))
+    }
+
+    /// Memory of somebody else's on this device, as a decoder lends it, with these bytes.
+    pub fn lend(&self, bytes: Vec<u8>) -> Arc<dyn DeviceBuffer> {
+        let mut state = self.state();
+        let (address, len_bytes) = (state.address(bytes.len()), bytes.len());
+        state.memory.0.insert(address, bytes);
+        Arc::new(Held { address, len_bytes })
+    }
+
+    /// Gives a stream the work of filling memory with these bytes.
+    pub fn write(&self, stream: Stream, to: &Arc<dyn DeviceBuffer>, bytes: Vec<u8>) {
+        let to = to.clone();
+        let work = move |memory: &mut Memory| {
+            memory.0.insert(to.address(), bytes);
+            Ok(())
+        };
+        self.state().push(stream, Step::Do(Box::new(work)));
     }
 
     /// What it was asked to do.
@@ -272,8 +321,7 @@ impl DeviceOps for FakeDevice {
     fn alloc(&self, bytes: usize) -> Result<Arc<dyn DeviceBuffer>, EngineError> {
         let mut state = self.state();
         state.counts.allocations += 1;
-        let address = state.next_address;
-        state.next_address += (bytes as u64).next_multiple_of(256) + 256;
+        let address = state.address(bytes);
         state.memory.0.insert(address, vec![0; bytes]);
         Ok(Arc::new(Held { address, len_bytes: bytes }))
     }
@@ -394,15 +442,35 @@ impl DeviceOps for FakeDevice {
     fn preprocess(
         &self,
         stream: Stream,
-        picture: &Picture<'_>,
+        picture: &PictureRef<'_>,
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), EngineError> {
         self.counted(|counts| counts.kernels += 1);
-        let mut image = vec![0.0; to.shape.elements()];
-        (self.0.preprocess)(picture, spec, &mut image)?;
-        let place = to.clone();
-        self.give(stream, &[to], move |memory| memory.put_f32(&place, &image))
+        let (place, mut image) = (to.clone(), vec![0.0; to.shape.elements()]);
+        let picture = match picture {
+            PictureRef::Host(picture) => {
+                (self.0.preprocess)(picture, spec, &mut image)?;
+                self.counted(|counts| counts.host_pictures += 1);
+                return self.give(stream, &[to], move |memory| memory.put_f32(&place, &image));
+            }
+            PictureRef::Device(picture) => picture.clone(),
+        };
+        let known = self.state().memory.0.contains_key(&picture.buffer().address());
+        if picture.device() != Self::DEVICE || !known {
+            let got = format!("{:?}", picture.buffer());
+            return Err(EngineError::new(Kind::Interface, "picture", "memory of this device", got));
+        }
+        if let Some(writer) = picture.writer() {
+            self.order(Stream(writer), stream)?;
+        }
+        self.counted(|counts| counts.device_pictures += 1);
+        let (preprocess, spec) = (self.0.preprocess.clone(), spec.clone());
+        // Read when the stream comes to it, and held until then.
+        self.give(stream, &[to], move |memory| {
+            memory.see(&picture, |picture| preprocess(picture, &spec, &mut image))?;
+            memory.put_f32(&place, &image)
+        })
     }
 
     fn masks(

@@ -1,11 +1,13 @@
-//! Memories beside the system's: which of them are offered here, and how a frame comes out of them.
+//! Memories beside the system's: which of them are offered here, how they are lent to a device, and how a frame comes out
+//! of them where it must.
 //!
-//! A buffer in device memory passes as it is; what the worker needs of it is copied out, once. GStreamer itself fetches CUDA
-//! memory, whose library a producer of such buffers has loaded anyway; NVMM is fetched through `engines/cuda`.
+//! A buffer in device memory passes as it is, and a model on that device reads it where it lies. GStreamer itself fetches CUDA
+//! memory for the host, whose library a producer of such buffers has loaded anyway; NVMM is fetched through `engines/cuda`.
 
 use std::sync::LazyLock;
 
 use sightline_core::OwnedPicture;
+use sightline_engine_api::{Device, DevicePicture};
 
 use crate::pixels::{FORMATS, Layout};
 
@@ -32,7 +34,7 @@ const NVMM_FORMATS: [gst_video::VideoFormat; 6] = [
 ];
 
 /// Why a frame could not be copied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Unreadable {
     pub(crate) text: String,
     /// Whether the frames after it will be no different.
@@ -77,16 +79,20 @@ impl Memory {
         caps
     }
 
-    /// Itself, if a buffer can be in it. NVMM says so only when it is read.
-    pub(crate) fn check(self, buffer: &gst::BufferRef) -> Result<Self, Unreadable> {
+    /// Whether a buffer can be in it. Looks at no pixels and waits for nothing.
+    pub(crate) fn check(self, buffer: &gst::BufferRef) -> Result<(), Unreadable> {
         let foreign = |memory: &&gst::MemoryRef| !memory.is_type("gst.cuda.memory");
-        match buffer.iter_memories().find(foreign).filter(|_| self == Self::Cuda) {
-            None => Ok(self),
-            Some(memory) => {
-                let got = memory.allocator().map_or("none", |allocator| allocator.memory_type().as_str());
-                let text = format!("buffer with {}: expected gst.cuda.memory, got {got}", self.feature());
-                Err(Unreadable { text, lasts: true })
-            }
+        match self {
+            Self::System => Ok(()),
+            Self::Nvmm => surfaces_found().map_err(|text| Unreadable { text, lasts: true }),
+            Self::Cuda => match buffer.iter_memories().find(foreign) {
+                None => Ok(()),
+                Some(memory) => {
+                    let got = memory.allocator().map_or("none", |allocator| allocator.memory_type().as_str());
+                    let text = format!("buffer with {}: expected gst.cuda.memory, got {got}", self.feature());
+                    Err(Unreadable { text, lasts: true })
+                }
+            },
         }
     }
 
@@ -125,9 +131,59 @@ impl Memory {
         _buffer: &gst::BufferRef,
         _into: &mut OwnedPicture,
     ) -> Result<(), Unreadable> {
-        let text =
-            format!("buffer with {}: expected a build with the feature nvmm, got none", self.feature());
-        Err(Unreadable { text, lasts: true })
+        Err(Unreadable { text: surfaces_found().err().unwrap_or_default(), lasts: true })
+    }
+}
+
+/// Whether NVMM can be read by this process.
+fn surfaces_found() -> Result<(), String> {
+    #[cfg(feature = "nvmm")]
+    return sightline_engine_cuda::gstreamer::nvmm_found().map_err(|error| error.to_string());
+    #[cfg(not(feature = "nvmm"))]
+    Err("buffer with memory:NVMM: expected a build with the feature nvmm, got none".to_owned())
+}
+
+impl Layout {
+    /// The picture of a buffer in device memory where it lies, for that device to read. Never on a streaming thread.
+    ///
+    /// # Errors
+    /// Why the device cannot.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn lend(&self, buffer: &gst::Buffer, device: Device) -> Result<DevicePicture, String> {
+        use sightline_engine_api::DevicePlane;
+        use sightline_engine_cuda::gstreamer;
+        let size_px = (self.width_px(), self.height_px());
+        let picture = match self.memory {
+            Memory::System => Err("it is there already".to_owned()),
+            Memory::Cuda => {
+                let meta = buffer.meta::<gst_video::VideoMeta>();
+                let (offsets, strides) = match &meta {
+                    Some(meta) => (meta.offset(), meta.stride()),
+                    None => (self.info.offset(), self.info.stride()),
+                };
+                let planes: Vec<DevicePlane> = offsets
+                    .iter()
+                    .zip(strides)
+                    .map(|(offset_bytes, stride)| DevicePlane::Rows {
+                        offset_bytes: *offset_bytes,
+                        // One that runs upwards is too short for every picture.
+                        stride_bytes: usize::try_from(*stride).unwrap_or(0),
+                    })
+                    .collect();
+                gstreamer::lend_memory(buffer.clone(), device, self.format, size_px, &planes)
+            }
+            #[cfg(feature = "nvmm")]
+            Memory::Nvmm => gstreamer::lend_surface(buffer.clone(), device, self.format, size_px)
+                .map_err(|error| error.to_string()),
+            #[cfg(not(feature = "nvmm"))]
+            Memory::Nvmm => surfaces_found().and(Err(String::new())),
+        };
+        picture.map(|picture| picture.with_color(self.matrix, self.range))
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn lend(&self, _buffer: &gst::Buffer, _device: Device) -> Result<DevicePicture, String> {
+        Err("built without the feature cuda".to_owned())
     }
 }
 
@@ -157,10 +213,7 @@ mod locate {
     }
 
     pub(super) fn nvmm() -> Result<(), String> {
-        #[cfg(feature = "nvmm")]
-        return sightline_engine_cuda::gstreamer::nvmm_found().map_err(|error| error.to_string());
-        #[cfg(not(feature = "nvmm"))]
-        Err("built without the feature nvmm".to_owned())
+        super::surfaces_found()
     }
 }
 

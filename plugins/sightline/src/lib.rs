@@ -5,6 +5,7 @@
 //! [`live_record`] and [`query_record`] read what `sightlinetrack` says on the bus and [`meta`] what it puts on buffers.
 
 mod device;
+mod frame;
 mod histogram;
 pub mod live_record;
 pub mod meta;

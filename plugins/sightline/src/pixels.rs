@@ -1,9 +1,13 @@
-//! GStreamer's video formats in the core's words, and a frame's own copy for the worker.
+//! GStreamer's video formats in the core's words.
 
-use gst_video::prelude::*;
-use sightline_core::{ColorMatrix, ColorRange, OwnedPicture, Picture, PixelFormat, Plane, ValueError};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use crate::device::{Memory, Unreadable};
+use sightline_core::{ColorMatrix, ColorRange, PixelFormat};
+
+use crate::device::Memory;
 
 /// Every format both elements take, in the order we would rather be given them.
 pub(crate) const FORMATS: [gst_video::VideoFormat; 9] = [
@@ -26,6 +30,33 @@ pub(crate) struct Layout {
     pub(crate) format: PixelFormat,
     pub(crate) matrix: ColorMatrix,
     pub(crate) range: ColorRange,
+    pub(crate) said: Arc<Said>,
+}
+
+/// What is told once for all buffers of some caps.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    unreadable: AtomicBool,
+    fetched: AtomicBool,
+}
+
+impl Said {
+    /// None of them can be read; `true` the first time.
+    pub(crate) fn unreadable(&self) -> bool {
+        !self.unreadable.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether that was said.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// They do not stay where they are.
+    pub(crate) fn fetched(&self, reason: &str) {
+        if !self.fetched.swap(true, Ordering::Relaxed) {
+            gst::warning!(gst::CAT_RUST, "pictures are fetched to system memory: {reason}");
+        }
+    }
 }
 
 impl Layout {
@@ -55,7 +86,7 @@ impl Layout {
             gst_video::VideoColorRange::Range0_255 => ColorRange::Full,
             _ => ColorRange::Limited,
         };
-        Ok(Self { memory, info, format, matrix, range })
+        Ok(Self { memory, info, format, matrix, range, said: Arc::default() })
     }
 
     pub(crate) fn width_px(&self) -> u32 {
@@ -63,96 +94,5 @@ impl Layout {
     }
     pub(crate) fn height_px(&self) -> u32 {
         self.info.height()
-    }
-}
-
-/// A frame copied out of its buffer, rows packed. Slots are reused: after the first frames nothing is allocated.
-///
-/// A copy, because a reference would pin the decoder's pool and, worse, make the next element that draws copy the
-/// whole frame on the streaming thread (0.42 ms against 0.16 ms at 720p NV12).
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FrameCopy(OwnedPicture);
-
-impl FrameCopy {
-    /// Copies a buffer's picture, from wherever its memory is.
-    pub(crate) fn fill(&mut self, layout: &Layout, buffer: &gst::BufferRef) -> Result<(), Unreadable> {
-        match layout.memory.check(buffer)? {
-            Memory::System | Memory::Cuda => Ok(self.fill_mapped(layout, buffer)?),
-            Memory::Nvmm => layout.memory.read_surface(layout, buffer, &mut self.0),
-        }
-    }
-
-    /// Mapping CUDA memory for the processor makes GStreamer fetch it.
-    fn fill_mapped(&mut self, layout: &Layout, buffer: &gst::BufferRef) -> Result<(), gst::glib::BoolError> {
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &layout.info)?;
-        let mut planes = [Plane::default(); 3];
-        for (index, plane) in planes.iter_mut().enumerate().take(layout.format.planes()) {
-            let stride_bytes = usize::try_from(frame.plane_stride()[index]).unwrap_or(0);
-            *plane = Plane { data: frame.plane_data(index as u32)?, stride_bytes };
-        }
-        let picture = Picture::new(layout.format, layout.width_px(), layout.height_px(), &planes)
-            .map_err(|error| gst::glib::bool_error!("{error}"))?;
-        self.0.copy_from(&picture.with_color(layout.matrix, layout.range));
-        Ok(())
-    }
-
-    /// The copy as the tracker reads it.
-    pub(crate) fn picture(&self) -> Result<Picture<'_>, ValueError> {
-        self.0.picture()
-    }
-
-    pub(crate) fn size_px(&self) -> (u32, u32) {
-        self.0.size_px()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_format_is_copied_row_by_row() {
-        gst::init().unwrap();
-        for (ours, theirs) in PixelFormat::ALL.into_iter().zip(FORMATS) {
-            // 33x17: odd, and strides that are not the rows' bytes.
-            let caps = gst_video::VideoCapsBuilder::new()
-                .format(theirs)
-                .width(33)
-                .height(17)
-                .framerate(gst::Fraction::new(25, 1))
-                .build();
-            let layout = Layout::from_caps(&caps).unwrap();
-            assert_eq!(layout.format, ours);
-            let bytes: Vec<u8> = (0..layout.info.size()).map(|i| (i * 7 % 251) as u8).collect();
-            let buffer = gst::Buffer::from_mut_slice(bytes.clone());
-            let mut copy = FrameCopy::default();
-            copy.fill(&layout, &buffer).unwrap();
-            let picture = copy.picture().unwrap();
-            for (plane, view) in picture.planes().iter().enumerate() {
-                let (row_bytes, rows) = ours.plane_extent(plane, 33, 17);
-                let (offset, stride) = (layout.info.offset()[plane], layout.info.stride()[plane] as usize);
-                for row in 0..rows {
-                    assert_eq!(
-                        &view.data[row * view.stride_bytes..][..row_bytes],
-                        &bytes[offset + row * stride..][..row_bytes],
-                        "{theirs} plane {plane} row {row}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_short_buffer_is_an_error() {
-        gst::init().unwrap();
-        let caps = gst_video::VideoCapsBuilder::new()
-            .format(gst_video::VideoFormat::Rgb)
-            .width(32)
-            .height(16)
-            .framerate(gst::Fraction::new(25, 1))
-            .build();
-        let layout = Layout::from_caps(&caps).unwrap();
-        let buffer = gst::Buffer::from_mut_slice(vec![0_u8; 100]);
-        assert!(FrameCopy::default().fill(&layout, &buffer).is_err());
     }
 }

@@ -21,3 +21,14 @@ pub struct ImageSpec {
     /// How pictures of other sizes are scaled.
     pub filter: Filter,
 }
+
+impl ImageSpec {
+    /// `(v / 255 - mean) / std` of levels 0 to 255 as one product and one sum, a channel's `(factor, offset)`: within a last
+    /// bit of the two quotients, and the same wherever pictures are prepared.
+    pub fn normalisation(&self) -> [(f32, f32); 3] {
+        std::array::from_fn(|channel| {
+            let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
+            ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32)
+        })
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sightline_core::{Picture, Shape};
-use sightline_engine_api::EngineError;
+use sightline_core::Shape;
+use sightline_engine_api::{EngineError, PictureSource};
 
 use crate::{
     TrackerError,
@@ -50,12 +50,13 @@ impl Encoder {
     }
 
     /// Encodes a picture. Allocates nothing once it has seen a picture of this size. On a device this is work given to
-    /// it: the encoder may still be at it when the call returns, and the tracker waits for it there.
+    /// it: the encoder may still be at it when the call returns, and the tracker waits for it there. A picture that lies
+    /// on that device is read there.
     ///
     /// # Errors
     /// `Kind::Picture` when the picture cannot be read, `Kind::Engine` when the graph fails: `into` is then empty, and
     /// the frame counts as not seen.
-    pub fn run(&mut self, picture: &Picture<'_>, into: &mut Encoded) -> Result<(), TrackerError> {
+    pub fn run(&mut self, picture: &dyn PictureSource, into: &mut Encoded) -> Result<(), TrackerError> {
         into.filled = false;
         let Room { features, intake } = into.room.as_mut().map_err(|error| error.clone())?;
         check_sizes(features, &self.levels, &self.ground)?;

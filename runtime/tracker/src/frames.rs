@@ -7,8 +7,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use sightline_core::{FrameStamp, NormBox, OwnedPicture, Picture};
-use sightline_engine_api::EngineError;
+use sightline_core::{FrameStamp, NormBox, OwnedPicture};
+use sightline_engine_api::{EngineError, PictureSource};
 
 use crate::{At, TrackerError, error::Kind, run::Look, slab::Slab};
 
@@ -187,11 +187,13 @@ impl Frames {
         self.pictures.is_some()
     }
 
-    /// Keeps the newest frame's picture. One of which the history would not fit is not kept.
-    pub(crate) fn keep_picture(&mut self, picture: &Picture<'_>) {
+    /// Keeps the newest frame's picture, in host memory. One of which the history would not fit is not kept, nor one that
+    /// cannot be had there.
+    pub(crate) fn keep_picture(&mut self, picture: &dyn PictureSource) {
         let Some(pictures) = &mut self.pictures else { return };
+        let Ok(picture) = picture.on_host() else { return };
         let mut copy = pictures.spare.take().unwrap_or_default();
-        copy.copy_from(picture);
+        copy.copy_from(&picture);
         if copy.bytes() * (self.history + 1) > pictures.most_bytes {
             return;
         }

@@ -1,10 +1,10 @@
 use std::{sync::Arc, time::Instant};
 
 use sightline_core::{
-    FrameResult, FrameStamp, ImageSpec, NormBox, ObjectId, ObjectResult, Outcome, Picture, Prompt, Rle,
-    StageTimes, TrackState, ValueError,
+    FrameResult, FrameStamp, ImageSpec, NormBox, ObjectId, ObjectResult, Outcome, Prompt, Rle, StageTimes,
+    TrackState, ValueError,
 };
-use sightline_engine_api::Model;
+use sightline_engine_api::{Model, PictureRef, PictureSource};
 use sightline_vision::{MaskUpscaler, Preprocessor};
 
 use crate::{
@@ -58,19 +58,25 @@ impl Eyes {
     /// Fills the intake, normalised as the model wants it; gives the part of the picture that is shown.
     pub(crate) fn look(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &dyn PictureSource,
         sights: Sights,
         viewer: &mut Viewer,
         intake: &mut Intake,
     ) -> Result<NormBox, TrackerError> {
-        let (width, height) = (picture.width_px(), picture.height_px());
-        let part = viewer.choose(sights, width, height);
-        let shown = picture.crop(part[0], part[1], part[2], part[3]).map_err(TrackerError::picture)?;
+        let (width, height) = picture.size_px();
+        let part @ [x, y, w, h] = viewer.choose(sights, width, height);
+        let view = in_picture(part, width, height);
+        // Where it can be read on the device the host never sees it.
+        if let Some(there) = intake.device().and_then(|device| picture.on_device(device)) {
+            intake.see(&PictureRef::Device(there.crop(x, y, w, h)?), &self.spec)?;
+            return Ok(view);
+        }
+        let shown = picture.on_host()?.crop(x, y, w, h).map_err(TrackerError::picture)?;
         match intake.on_host() {
             Some(image) => self.preprocessor.run(&shown, image).map_err(TrackerError::picture)?,
-            None => intake.see(&shown, &self.spec)?,
+            None => intake.see(&shown.into(), &self.spec)?,
         }
-        Ok(in_picture(part, width, height))
+        Ok(view)
     }
 }
 
@@ -111,12 +117,17 @@ impl Session {
         })
     }
 
-    /// Tracks every object on a picture. `latency` is the time this call took: add what came before it.
+    /// Tracks every object on a picture; one that lies on the model's device is read there. `latency` is the time this
+    /// call took: add what came before it.
     ///
     /// # Errors
     /// As [`Tracker::step`], `Kind::Picture` when the picture cannot be read, and `Kind::Options` when the session is
     /// split.
-    pub fn process(&mut self, frame: FrameStamp, picture: &Picture<'_>) -> Result<FrameResult, TrackerError> {
+    pub fn process(
+        &mut self,
+        frame: FrameStamp,
+        picture: &dyn PictureSource,
+    ) -> Result<FrameResult, TrackerError> {
         let start = Instant::now();
         let sights = self.sights(frame);
         let Some(eyes) = &mut self.eyes else {
@@ -125,11 +136,10 @@ impl Session {
         };
         let view = eyes.look(picture, sights, &mut self.viewer, &mut self.tracker.graphs.intake)?;
         let preprocess = start.elapsed();
-        self.want((picture.width_px(), picture.height_px()));
+        self.want(picture.size_px());
         let mut stages = self.tracker.step_seen(frame, view)?;
         stages.preprocess = preprocess;
-        let size_px = (picture.width_px(), picture.height_px());
-        self.conclude(start, frame, stages, size_px, Some(picture))
+        self.conclude(start, frame, stages, picture.size_px(), Some(picture))
     }
 
     /// Takes preprocessing and the image encoder out, to be run on another thread: frame t+1 is encoded while frame t
@@ -183,7 +193,7 @@ impl Session {
         frame: FrameStamp,
         mut stages: StageTimes,
         (width_px, height_px): (u32, u32),
-        picture: Option<&Picture<'_>>,
+        picture: Option<&dyn PictureSource>,
     ) -> Result<FrameResult, TrackerError> {
         self.joined = false;
         let upscaling = Instant::now();

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use sightline_core::{DType, ImageSpec, Picture, Shape, TensorView, TensorViewMut};
+use sightline_core::{DType, ImageSpec, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream, TensorMut,
-    TensorRef,
+    Device, DeviceMark, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, PictureRef, Stream,
+    TensorMut, TensorRef,
 };
 
 /// Values to a boundary that every device reads from at full speed, and some insist on: 256 bytes.
@@ -263,13 +263,18 @@ impl Intake {
         Ok(Self { image, encoded, ground: ground.clone() })
     }
 
+    /// Where the picture's tensor is made, if that is a device.
+    pub(crate) fn device(&self) -> Option<Device> {
+        self.ground.device()
+    }
+
     /// Where the host writes the picture's tensor; `None` where a device does.
     pub(crate) fn on_host(&mut self) -> Option<&mut [f32]> {
         (!self.image.is_device()).then(|| self.image.host_mut())
     }
 
     /// On a device: preprocesses a picture there.
-    pub(crate) fn see(&self, picture: &Picture<'_>, spec: &ImageSpec) -> Result<(), EngineError> {
+    pub(crate) fn see(&self, picture: &PictureRef<'_>, spec: &ImageSpec) -> Result<(), EngineError> {
         self.fill(|ops, to| {
             let image = Shape::new(&[1, 3, spec.height_px, spec.width_px])?;
             ops.preprocess(Stream::COPY, picture, spec, &shaped(to, image))

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use sightline_core::{FrameStamp, NormBox, ObjectId, Picture, Prompt, StageTimes};
-use sightline_engine_api::{Model, ModelSpec};
+use sightline_core::{FrameStamp, NormBox, ObjectId, Prompt, StageTimes};
+use sightline_engine_api::{Model, ModelSpec, PictureSource};
 
 use crate::{
     Applied, At, Encoded, MaskCounts, ObjectView, Options, TrackerError,
@@ -353,7 +353,7 @@ impl Tracker {
     }
 
     /// Keeps the newest frame's picture for late prompts, where the model is shown parts of pictures.
-    pub(crate) fn keep_picture(&mut self, picture: &Picture<'_>) {
+    pub(crate) fn keep_picture(&mut self, picture: &dyn PictureSource) {
         self.frames.keep_picture(picture);
     }
 

@@ -4,14 +4,15 @@
 mod support;
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     sync::{Arc, Mutex},
 };
 
 use sightline_core::{FrameResult, ObjectId, Picture, PixelFormat, Plane, TensorViewMut, TrackState};
 use sightline_engine_api::{
-    Device, DeviceOps, DeviceTensor, Engine, GraphName, Kind as EngineKind, Model, Stream, TensorMut,
-    ViewSpec,
+    Device, DeviceOps, DevicePicture, DevicePlane, DeviceTensor, Engine, EngineError, GraphName,
+    Kind as EngineKind, Model, PictureSource, Stream, TensorMut, ViewSpec,
 };
 use sightline_engine_fake::{
     DeviceCounts, FakeDevice, FakeHandle, FakeOptions, Fault, FnEngine, SIDE_PX, Schedule, model as fake,
@@ -36,9 +37,9 @@ fn options() -> Options {
 }
 
 /// A red and a green square on grey, which move.
-fn square(session: &mut Session, index: u64) -> FrameResult {
+fn squares(index: u64) -> Vec<u8> {
     let side = SIDE_PX as u64;
-    let rgb: Vec<u8> = (0..side * side)
+    (0..side * side)
         .flat_map(|at| {
             let (x, y, shift) = (at % side, at / side, index / 2);
             let inside =
@@ -49,10 +50,122 @@ fn square(session: &mut Session, index: u64) -> FrameResult {
                 _ => [90, 90, 90],
             }
         })
-        .collect();
-    let plane = Plane { data: &rgb, stride_bytes: 3 * SIDE_PX };
-    let picture = Picture::new(PixelFormat::Rgb, side as u32, side as u32, &[plane]).unwrap();
-    session.process(stamp(index), &picture).unwrap()
+        .collect()
+}
+
+fn seen<T>(rgb: &[u8], look: impl FnOnce(&Picture<'_>) -> T) -> T {
+    let plane = Plane { data: rgb, stride_bytes: 3 * SIDE_PX };
+    look(&Picture::new(PixelFormat::Rgb, SIDE_PX as u32, SIDE_PX as u32, &[plane]).unwrap())
+}
+
+fn square(session: &mut Session, index: u64) -> FrameResult {
+    seen(&squares(index), |picture| session.process(stamp(index), picture)).unwrap()
+}
+
+/// The stream that passes for a decoder's.
+const DECODER: Stream = Stream(9);
+
+/// A frame in a decoder's memory, which may be fetched.
+struct Decoded {
+    there: DevicePicture,
+    host: Vec<u8>,
+    fetched: Cell<u32>,
+}
+
+impl Decoded {
+    /// Still to be written when it is handed on.
+    fn new(device: &FakeDevice, index: u64) -> Self {
+        let host = squares(index);
+        let buffer = device.lend(vec![7; host.len()]);
+        device.write(DECODER, &buffer, host.clone());
+        let side = SIDE_PX as u32;
+        let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: 3 * SIDE_PX };
+        let there = DevicePicture::new(buffer, PixelFormat::Rgb, (side, side), &[rows]).unwrap();
+        Self { there: there.written_on(DECODER.0), host, fetched: Cell::new(0) }
+    }
+}
+
+impl PictureSource for Decoded {
+    fn size_px(&self) -> (u32, u32) {
+        self.there.size_px()
+    }
+    fn on_device(&self, device: Device) -> Option<DevicePicture> {
+        Some(self.there.clone()).filter(|there| there.device() == device)
+    }
+    fn on_host(&self) -> Result<Picture<'_>, EngineError> {
+        self.fetched.set(self.fetched.get() + 1);
+        let plane = Plane { data: &self.host, stride_bytes: 3 * SIDE_PX };
+        Ok(Picture::new(PixelFormat::Rgb, SIDE_PX as u32, SIDE_PX as u32, &[plane])?)
+    }
+}
+
+#[test]
+fn a_picture_on_the_device_is_read_there() {
+    // Whole, by parts, and encoded ahead; a model with a view keeps pictures, which are the host's.
+    for (view, split) in [(false, false), (false, true), (true, false)] {
+        let script = |device: Option<&FakeDevice>, lent: bool| {
+            let mut model = match device {
+                Some(device) => device.model(fake(FakeOptions::default())),
+                None => fake(FakeOptions::default()),
+            };
+            if view {
+                model.spec.view = Some(ViewSpec { margin: 1.5, min_side: 0.2 });
+            }
+            let mut session = Session::new(model, Options { memory_bytes: 1 << 20, ..options() }).unwrap();
+            session.prompt(A, At::Next, corners(0.05, 0.1, 0.3, 0.4)).unwrap();
+            let mut encoder = split.then(|| session.split().unwrap());
+            let (mut said, mut fetched) = (Vec::new(), 0);
+            for index in 0..12 {
+                if index == 8 {
+                    session.prompt_late(B, At::Frame(4), corners(0.1, 0.6, 0.5, 0.95)).unwrap();
+                }
+                let mut look = |picture: &dyn PictureSource| match &mut encoder {
+                    Some(encoder) => {
+                        let mut slot = encoder.slot();
+                        encoder.run(picture, &mut slot).unwrap();
+                        session.process_encoded(stamp(index), picture.size_px(), &mut slot).unwrap()
+                    }
+                    None => session.process(stamp(index), picture).unwrap(),
+                };
+                let result = match device.filter(|_| lent) {
+                    Some(device) => {
+                        let frame = Decoded::new(device, index);
+                        let result = look(&frame);
+                        fetched += frame.fetched.get();
+                        result
+                    }
+                    None => seen(&squares(index), |picture| look(picture)),
+                };
+                assert!(index == 0 || result.objects[0].state == TrackState::Tracking);
+                said.push(format!("{:?}", result.objects));
+                let pace = Pace { now: Default::default(), within: None };
+                said.push(format!("{:?}", session.catch_up(pace, (64, 64)).unwrap().0));
+            }
+            (said, fetched)
+        };
+        let (on_host, _) = script(None, false);
+        for device in [lazy(), device(Schedule::Random(5))] {
+            let (there, fetched) = script(Some(&device), true);
+            assert_eq!(there, on_host, "view {view}, split {split}");
+            assert_eq!(fetched, if view { 12 } else { 0 }, "view {view}: only what is kept");
+            assert_eq!(device.counts().device_pictures, 12);
+        }
+        assert_eq!(script(Some(&lazy()), false), (on_host, 0));
+    }
+}
+
+#[test]
+fn a_picture_of_another_device_is_one_lost_frame() {
+    let (ours, theirs) = (lazy(), lazy());
+    let mut session = Session::new(ours.model(fake(FakeOptions::default())), options()).unwrap();
+    session.prompt(A, At::Next, corners(0.05, 0.1, 0.3, 0.4)).unwrap();
+    square(&mut session, 0);
+    // It says that it is the same device, and is not.
+    (0..64).for_each(|_| drop(theirs.alloc(1 << 20)));
+    let error = session.process(stamp(1), &Decoded::new(&theirs, 1)).unwrap_err();
+    assert_eq!(error.engine_error().map(|error| error.kind()), Some(EngineKind::Interface));
+    assert!(error.to_string().contains("picture: expected memory of this device"), "{error}");
+    assert_eq!(square(&mut session, 2).objects[0].state, TrackState::Tracking);
 }
 
 fn step(tracker: &mut Tracker, index: u64) -> Result<(), sightline_tracker::TrackerError> {

@@ -306,18 +306,16 @@ fn pass(
     Ok(resizer.resize_typed(&from, &mut to, options)?)
 }
 
-/// Packed pixels to three planes. One product and one sum where PyTorch divides twice: a last bit's difference, for a
-/// quarter of the time.
+/// Packed pixels to three planes. A product and a sum take a quarter of the time of two quotients.
 fn write_planes<const N: usize>(spec: &ImageSpec, from: Packed<'_>, out: &mut [f32]) {
-    let pixels_per_plane = from.width * from.height;
+    let (pixels_per_plane, normalisation) = (from.width * from.height, spec.normalisation());
     for (y, row) in from.data.chunks(from.stride_bytes).take(from.height).enumerate() {
         let pixels = row[..from.width * N].as_chunks::<N>().0;
-        for (channel, offset) in from.order.into_iter().enumerate() {
-            let (mean, std) = (f64::from(spec.mean[channel]), f64::from(spec.std[channel]));
-            let (scale, shift) = ((1.0 / (255.0 * std)) as f32, (-mean / std) as f32);
+        for (channel, byte) in from.order.into_iter().enumerate() {
+            let (factor, offset) = normalisation[channel];
             let to = &mut out[channel * pixels_per_plane + y * from.width..][..from.width];
             for (value, pixel) in to.iter_mut().zip(pixels) {
-                *value = level(pixel, offset) as f32 * scale + shift;
+                *value = level(pixel, byte) as f32 * factor + offset;
             }
         }
     }

@@ -1,8 +1,10 @@
-use std::{marker::PhantomData, mem::MaybeUninit};
+use std::{fmt, mem::MaybeUninit, sync::Arc};
 
 use gst::ffi;
-use libloading::os::unix::Library;
+use sightline_core::PixelFormat;
+use sightline_engine_api::{Device, DeviceBuffer, DevicePicture, DevicePlane};
 
+use super::library::{expect_primary, library};
 use crate::probe::told;
 
 /// The allocator's name of `GstCudaMemory`.
@@ -23,74 +25,104 @@ pub fn driver_found() -> Result<(), String> {
         .map_err(|error| format!("libcuda.so.1: expected to find it, got {}", told(&error)))
 }
 
-/// A buffer in CUDA memory, mapped for reading on the device.
+/// The picture of a buffer in CUDA memory, for `device` to read where it lies. `planes` are as its `GstVideoMeta` says.
+/// The buffer is mapped and held as long as the picture or a clone of it, and nothing is waited for: what reads it is
+/// ordered behind the stream it was written on.
 ///
-/// The address belongs to the context of the `GstCudaContext` that allocated it. Planes lie in it as the buffer's
-/// `GstVideoMeta` says.
-#[derive(Debug)]
-pub struct CudaMap<'a> {
-    info: ffi::GstMapInfo,
-    _buffer: PhantomData<&'a gst::BufferRef>,
+/// # Errors
+/// What came instead of CUDA memory of that device's own (primary) context, or that mapping failed.
+pub fn lend_memory(
+    buffer: gst::Buffer,
+    device: Device,
+    format: PixelFormat,
+    size_px: (u32, u32),
+    planes: &[DevicePlane],
+) -> Result<DevicePicture, String> {
+    let Device::Cuda { ordinal } = device else { return Err(format!("expected a GPU, got {device}")) };
+    let written = {
+        let (memory, library) = (one_memory(&buffer)?, library()?);
+        let (context, of) = library.context_of(memory)?;
+        if of != ordinal {
+            return Err(format!("buffer in CUDA memory: expected one on {device}, got cuda:{of}"));
+        }
+        expect_primary(context, ordinal).map_err(|got| format!("buffer in CUDA memory: {got}"))?;
+        library.stream_of(memory)
+    };
+    let mapped = Mapped::new(buffer, ordinal)?;
+    let picture = DevicePicture::new(Arc::new(mapped), format, size_px, planes);
+    let picture = picture.map_err(|error| error.to_string())?;
+    Ok(match written {
+        Some(stream) => picture.written_on(stream),
+        None => picture,
+    })
 }
 
-impl<'a> CudaMap<'a> {
-    /// Maps a buffer's one block of CUDA memory. What was queued for it on a stream is waited for.
-    ///
-    /// # Errors
-    /// What came instead of CUDA memory, or that mapping failed.
-    pub fn of(buffer: &'a gst::BufferRef) -> Result<Self, String> {
-        let wrong = |got: String| format!("buffer: expected one block of {CUDA_MEMORY}, got {got}");
-        if buffer.n_memory() != 1 {
-            return Err(wrong(format!("{} blocks", buffer.n_memory())));
-        }
-        let memory = buffer.peek_memory(0);
-        if !memory.is_type(CUDA_MEMORY) {
-            return Err(wrong(
-                memory.allocator().map_or("none", |allocator| allocator.memory_type()).to_string(),
-            ));
-        }
-        sync(memory);
+/// A buffer's one memory, if it is CUDA's.
+fn one_memory(buffer: &gst::BufferRef) -> Result<&gst::MemoryRef, String> {
+    let wrong = |got: String| format!("buffer: expected one block of {CUDA_MEMORY}, got {got}");
+    if buffer.n_memory() != 1 {
+        return Err(wrong(format!("{} blocks", buffer.n_memory())));
+    }
+    let memory = buffer.peek_memory(0);
+    if !memory.is_type(CUDA_MEMORY) {
+        let got = memory.allocator().map_or("none", |allocator| allocator.memory_type().as_str());
+        return Err(wrong(got.to_owned()));
+    }
+    Ok(memory)
+}
+
+/// A buffer in CUDA memory, mapped for reading on the device.
+struct Mapped {
+    info: ffi::GstMapInfo,
+    /// Keeps the memory.
+    _buffer: gst::Buffer,
+    ordinal: u32,
+}
+
+// SAFETY: a mapping belongs to no thread; it is undone once, by whoever drops it last, and `GstMemory` counts its mappings
+// atomically.
+unsafe impl Send for Mapped {}
+// SAFETY: shared references only read two numbers.
+unsafe impl Sync for Mapped {}
+
+impl fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {CUDA_MEMORY} at {:p}", self.info.size, self.info.data)
+    }
+}
+
+impl Mapped {
+    fn new(buffer: gst::Buffer, ordinal: u32) -> Result<Self, String> {
+        let memory = one_memory(&buffer)?;
         let mut info = MaybeUninit::zeroed();
-        // SAFETY: the memory lives as long as the borrowed buffer; mapping locks it through a pointer that C takes as
-        // mutable and changes atomically, as `MemoryRef::map_readable` does too.
+        // SAFETY: the memory lives as long as the buffer; mapping locks it through a pointer that C takes as mutable and
+        // changes atomically, as `MemoryRef::map_readable` does too.
         let mapped = unsafe {
             ffi::gst_memory_map(memory.as_ptr().cast_mut(), info.as_mut_ptr(), ffi::GST_MAP_READ | MAP_CUDA)
         };
         if mapped == gst::glib::ffi::GFALSE {
-            return Err(wrong("a refusal to map it on the device".to_owned()));
+            return Err(format!("buffer in {CUDA_MEMORY}: expected it to map on the device, got a refusal"));
         }
         // SAFETY: filled by the call that succeeded, and any bytes are a valid value.
-        Ok(Self { info: unsafe { info.assume_init() }, _buffer: PhantomData })
+        Ok(Self { info: unsafe { info.assume_init() }, _buffer: buffer, ordinal })
     }
+}
 
-    /// Address of the first byte on the device.
-    pub fn address(&self) -> u64 {
+impl DeviceBuffer for Mapped {
+    fn device(&self) -> Device {
+        Device::Cuda { ordinal: self.ordinal }
+    }
+    fn address(&self) -> u64 {
         self.info.data.expose_provenance() as u64
     }
-
-    /// Bytes from there on.
-    pub fn len_bytes(&self) -> usize {
+    fn len_bytes(&self) -> usize {
         self.info.size
     }
 }
 
-impl Drop for CudaMap<'_> {
+impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: mapped once in `of`, of a memory that the borrowed buffer still holds.
+        // SAFETY: mapped once in `new`, of a memory that the buffer still holds.
         unsafe { ffi::gst_memory_unmap(self.info.memory, &mut self.info) };
-    }
-}
-
-/// From 1.24 on the producer may still be writing when a buffer arrives, and `GST_MAP_CUDA` does not wait for it.
-fn sync(memory: &gst::MemoryRef) {
-    type Sync = unsafe extern "C" fn(*mut ffi::GstMemory);
-    // SAFETY: whoever made CUDA memory has this library open, so nothing is loaded; the flags are the loader's own.
-    let library = unsafe { Library::open(Some("libgstcuda-1.0.so.0"), libloading::os::unix::RTLD_LAZY) };
-    let Ok(library) = library else { return };
-    // SAFETY: the type is the one of gstcudamemory.h, whose `GstCudaMemory` begins with its `GstMemory`. Before 1.24 there is
-    // no such function, and copies are complete when a buffer arrives.
-    if let Ok(sync) = unsafe { library.get::<Sync>(b"gst_cuda_memory_sync\0") } {
-        // SAFETY: of the allocator's type, as the caller has seen.
-        unsafe { sync(memory.as_ptr().cast_mut()) };
     }
 }

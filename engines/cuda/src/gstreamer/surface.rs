@@ -5,9 +5,12 @@ use std::{
 };
 
 use gst::ffi;
+use sightline_core::PixelFormat;
+use sightline_engine_api::{Device, DeviceBuffer, DevicePicture, DevicePlane};
 
 use crate::nvmm::{
-    Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, SurfacePicture, raw::Surface, registered::Identity,
+    Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, SurfacePicture, SurfacePlane, raw::Surface,
+    registered::Identity,
 };
 
 /// Where a registration hangs on its memory.
@@ -99,6 +102,98 @@ impl<'a> SurfaceFrame<'a> {
     /// Its own.
     pub fn download(&self, plane: usize, row_bytes: usize, into: &mut [u8]) -> Result<(), NvmmError> {
         self.registered.download(plane, row_bytes, into)
+    }
+}
+
+/// The picture of a buffer in NVMM, for `device` to read where it lies, of the format and size that its caps name: a
+/// surface may be larger. The buffer is held as long as the picture or a clone of it. What made the surface (a decoder, a
+/// camera, a converter: hardware of its own) is through with it when the buffer arrives.
+///
+/// # Errors
+/// As [`SurfaceFrame::of`]; `Kind::Surface` for one on another device, in another format, or smaller.
+pub fn lend_surface(
+    buffer: gst::Buffer,
+    device: Device,
+    format: PixelFormat,
+    size_px: (u32, u32),
+) -> Result<DevicePicture, NvmmError> {
+    lend_with(nvmm()?, buffer, device, format, size_px)
+}
+
+pub(crate) fn lend_with(
+    nvmm: &Nvmm,
+    buffer: gst::Buffer,
+    device: Device,
+    format: PixelFormat,
+    size_px: (u32, u32),
+) -> Result<DevicePicture, NvmmError> {
+    let registered = SurfaceFrame::with(nvmm, &buffer)?.registered.clone();
+    let picture = *registered.picture();
+    let wrong = |expected: String, got: String| {
+        NvmmError::new(Kind::Surface, format!("nvmm surface: expected {expected}, got {got}"))
+    };
+    let of = Device::Cuda { ordinal: picture.ordinal };
+    if of != device {
+        return Err(wrong(format!("one on {device}"), of.to_string()));
+    }
+    let (width, height) = size_px;
+    if picture.format != format || picture.width_px < width || picture.height_px < height {
+        return Err(wrong(
+            format!("{format:?} of {width}x{height}, as its caps say"),
+            format!("{:?} of {}x{}", picture.format, picture.width_px, picture.height_px),
+        ));
+    }
+    // Planes are anywhere: their offsets count from the lowest.
+    let (mut start, mut end) = (u64::MAX, 0);
+    for (index, plane) in picture.planes().iter().enumerate() {
+        if let SurfacePlane::Pitched { address, stride_bytes } = *plane {
+            let (row, rows) = format.plane_extent(index, width, height);
+            start = start.min(address);
+            end = end.max(address + (stride_bytes * (rows - 1) + row) as u64);
+        }
+    }
+    let start = start.min(end);
+    let planes: Vec<DevicePlane> = picture
+        .planes()
+        .iter()
+        .map(|plane| match *plane {
+            SurfacePlane::Pitched { address, stride_bytes } => {
+                DevicePlane::Rows { offset_bytes: (address - start) as usize, stride_bytes }
+            }
+            SurfacePlane::Array { handle } => DevicePlane::Tiled { handle },
+        })
+        .collect();
+    let lent = LentSurface {
+        _registered: registered,
+        _buffer: buffer,
+        start,
+        bytes: (end - start) as usize,
+        device,
+    };
+    DevicePicture::new(Arc::new(lent), format, size_px, &planes)
+        .map_err(|error| NvmmError::new(Kind::Surface, error.to_string()))
+}
+
+/// A surface's planes, from the lowest address to the highest.
+#[derive(Debug)]
+struct LentSurface {
+    // In this order: the registration is of memory that the buffer keeps.
+    _registered: Arc<Registered>,
+    _buffer: gst::Buffer,
+    start: u64,
+    bytes: usize,
+    device: Device,
+}
+
+impl DeviceBuffer for LentSurface {
+    fn device(&self) -> Device {
+        self.device
+    }
+    fn address(&self) -> u64 {
+        self.start
+    }
+    fn len_bytes(&self) -> usize {
+        self.bytes
     }
 }
 

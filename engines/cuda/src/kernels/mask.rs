@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use sightline_core::DType;
 use sightline_engine_api::{
-    DeviceBuffer, DeviceMasks, DeviceOps, DeviceTensor, EngineError, MaskRoom, Stream,
+    DeviceBuffer, DeviceMasks, DeviceOps, DevicePicture, DeviceTensor, EngineError, MaskRoom, Stream,
 };
 
 use super::{Kernel, arguments};
 use crate::{
-    CudaDevice, CudaError, DevicePicture, FoundMask, Kind,
+    CudaDevice, CudaError, FoundMask, Kind,
     kernels::overlay::{self, Ink},
     reference,
 };

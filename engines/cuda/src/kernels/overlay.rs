@@ -1,7 +1,7 @@
-use sightline_engine_api::Stream;
+use sightline_engine_api::{DevicePicture, Stream};
 
 use super::{Kernel, arguments};
-use crate::{CudaDevice, CudaError, DevicePicture};
+use crate::{CudaDevice, CudaError, picture};
 
 /// As many as a launch takes (`INKS` of overlay.cu).
 const INKS: usize = 16;
@@ -42,9 +42,9 @@ pub(super) unsafe fn fill(
     words: u32,
     inks: &[Ink],
 ) -> Result<(), CudaError> {
-    picture.check_place(device)?;
+    picture::check_place(picture, device)?;
     let on = device.stream(stream)?;
-    let parameter = picture.parameter();
+    let parameter = picture::parameter(picture)?;
     let (width, height) = picture.size_px();
     let grid = [width.div_ceil(2).div_ceil(BLOCK), height.div_ceil(2)];
     for inks in inks.chunks(INKS) {

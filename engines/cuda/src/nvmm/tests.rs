@@ -74,7 +74,7 @@ impl Mock {
         unsafe { CStr::from_ptr(text.as_ptr()) }.to_str().unwrap().to_owned()
     }
 
-    fn fail(&self, call: &CStr) {
+    pub(crate) fn fail(&self, call: &CStr) {
         // SAFETY: the signature in nvidia.c.
         let fail = unsafe { self.library.get::<unsafe extern "C" fn(*const c_char)>(b"mock_fail\0") };
         // SAFETY: a C string that outlives the call.

@@ -4,8 +4,8 @@ use crate::{Taps, picture::fixed_point};
 
 /// What each level of each channel becomes, `[3,256]`: `(v / 255 - mean) / std`.
 pub fn levels(spec: &ImageSpec) -> Vec<f32> {
-    let channels = spec.mean.iter().zip(spec.std);
-    channels.flat_map(|(mean, std)| (0..256).map(move |level| (level as f32 / 255.0 - mean) / std)).collect()
+    let channels = spec.normalisation().into_iter();
+    channels.flat_map(|(factor, offset)| (0..256).map(move |level| level as f32 * factor + offset)).collect()
 }
 
 fn level(fixed: i32) -> u8 {

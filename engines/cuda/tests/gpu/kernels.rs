@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sightline_core::{DType, Filter, Picture, PixelFormat, Plane, Shape, TensorView, TensorViewMut};
-use sightline_engine_api::{DeviceOps, DeviceTensor, MaskRoom, Stream};
-use sightline_engine_cuda::{CudaDevice, DevicePicture, Ink, MaskFinder, reference};
+use sightline_engine_api::{DeviceOps, DevicePicture, DevicePlane, DeviceTensor, MaskRoom, Stream};
+use sightline_engine_cuda::{CudaDevice, Ink, MaskFinder, reference};
 
 use crate::common::{COLOURS, Numbers, Owned, blobs, spec};
 
@@ -82,7 +82,7 @@ pub(crate) fn pictures(device: &Arc<CudaDevice>) {
             picture.color = color;
             let spec = spec(to.0, to.1, filter);
             let out = tensor(device, DType::F32, &[1, 3, to.1, to.0]);
-            device.preprocess(ON, &picture.picture(), &spec, &out).unwrap();
+            device.preprocess(ON, &picture.picture().into(), &spec, &out).unwrap();
             let expected = reference::preprocess(&picture.picture(), &spec);
             let got = downloaded(device, ON, &out);
             assert_eq!(bits(&got), bits(&expected), "{format:?} {color:?} {filter:?} {from:?} to {to:?}");
@@ -94,7 +94,7 @@ pub(crate) fn halves(device: &Arc<CudaDevice>) {
     let picture = Owned::waves(PixelFormat::Nv12, (96, 64), 12);
     let spec = spec(48, 40, Filter::Bicubic);
     let out = tensor(device, DType::F16, &[1, 3, 40, 48]);
-    device.preprocess(ON, &picture.picture(), &spec, &out).unwrap();
+    device.preprocess(ON, &picture.picture().into(), &spec, &out).unwrap();
     // The same bytes, seen as floats.
     let seen = DeviceTensor { dtype: DType::F32, shape: Shape::new(&[3 * 40 * 24]).unwrap(), ..out };
     let got: Vec<u8> = downloaded(device, ON, &seen).iter().flat_map(|value| value.to_ne_bytes()).collect();
@@ -109,7 +109,7 @@ pub(crate) fn parts_and_padded_rows(device: &Arc<CudaDevice>) {
     let part = whole.picture().crop(10, 6, 33, 21).unwrap();
     let spec = spec(20, 20, Filter::Bilinear);
     let out = tensor(device, DType::F32, &[1, 3, 20, 20]);
-    device.preprocess(ON, &part, &spec, &out).unwrap();
+    device.preprocess(ON, &part.into(), &spec, &out).unwrap();
     let expected = reference::preprocess(&part, &spec);
     assert_eq!(downloaded(device, ON, &out), expected, "from system memory");
 
@@ -125,8 +125,14 @@ pub(crate) fn parts_and_padded_rows(device: &Arc<CudaDevice>) {
     let words: Vec<i64> = bytes.as_chunks::<8>().0.iter().map(|word| i64::from_ne_bytes(*word)).collect();
     let raw = tensor(device, DType::I64, &[words.len()]);
     device.upload(ON, TensorView::i64(&[words.len()], &words).unwrap(), &raw).unwrap();
-    let planes: Vec<_> = planes.iter().map(|(offset, stride)| (offset + raw.offset_bytes, *stride)).collect();
-    let on_device = DevicePicture::new(raw.buffer.clone(), PixelFormat::I420, 33, 21, &planes).unwrap();
+    let planes: Vec<_> = planes
+        .iter()
+        .map(|(offset, stride_bytes)| DevicePlane::Rows {
+            offset_bytes: offset + raw.offset_bytes,
+            stride_bytes: *stride_bytes,
+        })
+        .collect();
+    let on_device = DevicePicture::new(raw.buffer.clone(), PixelFormat::I420, (33, 21), &planes).unwrap();
     device.fill(ON, 0.0, &out).unwrap();
     device.preprocess_picture(ON, &on_device, &spec, &out).unwrap();
     assert_eq!(downloaded(device, ON, &out), expected, "on the device");

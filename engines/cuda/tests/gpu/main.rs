@@ -7,6 +7,7 @@ mod common;
 
 mod device;
 mod kernels;
+mod lent;
 mod tracker;
 
 use std::{
@@ -43,6 +44,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("refusals", device::refusals),
     ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
+    ("a lent picture is read behind its writer", lent::read_behind_its_writer),
+    ("a lent picture is held until it is read", lent::held_until_read),
+    ("tiled pictures", lent::tiled),
+    ("lent pictures that are refused", lent::refusals),
     ("the tracker", tracker::same_masks),
     ("masks of many objects", tracker::masks_of_many_objects),
 ];

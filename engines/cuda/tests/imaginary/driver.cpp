@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -95,9 +96,12 @@ struct Graph { std::vector<Work> work; };
 Stream default_stream;
 std::vector<Stream*> streams = {&default_stream};
 std::map<uint64_t, size_t> memory;
+// What others allocate by rows. They may free it whenever they like, and what reads it later reads nonsense.
+std::set<uint64_t> lent;
 std::map<void*, size_t> pinned;
 int context_handle, module_handle;
 thread_local void* current = nullptr;
+thread_local std::vector<void*> below;
 unsigned launches = 0;
 const size_t GUARD = 256;
 
@@ -133,11 +137,24 @@ API cuDeviceGetCount(int* to) { *to = setting("SIGHTLINE_IMAGINARY_DEVICES", 1);
 API cuDeviceGet(int* to, int ordinal) { *to = ordinal; return 0; }
 API cuDeviceGetName(char* to, int size, int) { snprintf(to, size, "Imaginary"); return 0; }
 API cuDeviceTotalMem_v2(size_t* to, int) { *to = size_t(8) << 30; return 0; }
-API cuDeviceGetAttribute(int* to, int which, int) { *to = which == 75 ? 9 : which == 16 ? 4 : 0; return 0; }
+API cuDeviceGetAttribute(int* to, int which, int) {
+    *to = which == 75 ? 9 : which == 16 ? 4 : which == 14 ? 512 : 0;
+    return 0;
+}
 API cuDevicePrimaryCtxRetain(void** to, int) { *to = &context_handle; return 0; }
 API cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 API cuCtxGetCurrent(void** to) { *to = current; return 0; }
 API cuCtxSetCurrent(void* to) { current = to; return 0; }
+API cuCtxPushCurrent_v2(void* context) { below.push_back(current); current = context; return 0; }
+API cuCtxPopCurrent_v2(void** to) {
+    if (below.empty()) return 201;
+    if (to) *to = current;
+    current = below.back();
+    below.pop_back();
+    return 0;
+}
+API cuCtxCreate_v2(void** to, unsigned, int) { *to = new int; return cuCtxPushCurrent_v2(*to); }
+API cuCtxDestroy_v2(void* context) { delete static_cast<int*>(context); return 0; }
 API cuCtxSynchronize() {
     ALONE;
     // The last stream first: nobody may count on the first.
@@ -162,8 +179,12 @@ API cuMemAlloc_v2(uint64_t* to, size_t bytes) {
 }
 API cuMemFree_v2(uint64_t address) {
     ALONE;
-    if (!idle() && !waited_for) wrong("memory was freed while work was under way");
     auto found = memory.find(address);
+    if (found != memory.end() && lent.erase(address)) {
+        memset(reinterpret_cast<void*>(address), 0xdd, found->second);
+        return 0;
+    }
+    if (!idle() && !waited_for) wrong("memory was freed while work was under way");
     if (found == memory.end()) wrong("what was freed was no allocation");
     check_guards(address, found->second);
     free(reinterpret_cast<char*>(address) - GUARD);
@@ -176,6 +197,13 @@ API cuMemHostAlloc(void** to, size_t bytes, unsigned flags) {
     *to = malloc(bytes);
     pinned[*to] = bytes;
     return 0;
+}
+API cuMemAllocHost_v2(void** to, size_t bytes) { return cuMemHostAlloc(to, bytes, 0); }
+API cuMemAllocPitch_v2(uint64_t* to, size_t* pitch, size_t width, size_t height, unsigned) {
+    *pitch = (width + 511) / 512 * 512;
+    int refused = cuMemAlloc_v2(to, *pitch * height);
+    if (!refused) lent.insert(*to);
+    return refused;
 }
 API cuMemFreeHost(void* at) { ALONE; pinned.erase(at); free(at); return 0; }
 
@@ -221,8 +249,59 @@ API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream)
     return 0;
 }
 
+struct Array { size_t row, rows; std::vector<char> bytes; };
+struct ArrayDescriptor { size_t width, height; int format; unsigned channels; };
+API cuArrayCreate_v2(void** to, const ArrayDescriptor* wanted) {
+    ALONE;
+    if (wanted->format != 1) return 1; // unsigned bytes
+    size_t row = wanted->width * wanted->channels;
+    *to = new Array{row, wanted->height, std::vector<char>(row * wanted->height)};
+    return 0;
+}
+API cuArrayDestroy(void* array) { ALONE; delete static_cast<Array*>(array); return 0; }
+
+struct Copy2d {
+    size_t from_x, from_y; int from_type; const char* from_host; uint64_t from_device; Array* from_array; size_t from_pitch;
+    size_t to_x, to_y; int to_type; char* to_host; uint64_t to_device; Array* to_array; size_t to_pitch;
+    size_t width, height;
+};
+// Where a side's row begins: host 1, device 2, array 3.
+char* row_of(int type, const char* host, uint64_t device, Array* array, size_t pitch, size_t x, size_t y) {
+    if (type == 3) return array->bytes.data() + y * array->row + x;
+    char* start = type == 1 ? const_cast<char*>(host) : reinterpret_cast<char*>(device);
+    return start + y * pitch + x;
+}
+bool holds(int type, uint64_t device, Array* array, size_t pitch, size_t x, size_t y, size_t width, size_t height) {
+    if (type == 3) return x + width <= array->row && y + height <= array->rows;
+    return type == 1 || within(device + y * pitch + x, (height - 1) * pitch + width);
+}
+// A byte in a file for each copy by rows to the host: how others fetch pictures. We ourselves never do.
+void note_fetched() {
+    const char* path = getenv("SIGHTLINE_IMAGINARY_FETCHED");
+    FILE* file = path ? fopen(path, "a") : nullptr;
+    if (!file) return;
+    fputc('.', file);
+    fclose(file);
+}
+API cuMemcpy2DAsync_v2(const Copy2d* wanted, void* stream) {
+    ALONE;
+    Copy2d c = *wanted;
+    if (!holds(c.from_type, c.from_device, c.from_array, c.from_pitch, c.from_x, c.from_y, c.width, c.height) ||
+        !holds(c.to_type, c.to_device, c.to_array, c.to_pitch, c.to_x, c.to_y, c.width, c.height))
+        return 1;
+    if (c.to_type == 1) note_fetched();
+    at(stream)->give([=] {
+        for (size_t y = 0; y < c.height; y++)
+            memcpy(row_of(c.to_type, c.to_host, c.to_device, c.to_array, c.to_pitch, c.to_x, c.to_y + y),
+                   row_of(c.from_type, c.from_host, c.from_device, c.from_array, c.from_pitch, c.from_x, c.from_y + y),
+                   c.width);
+    });
+    return 0;
+}
+
 API cuStreamCreate(void** to, unsigned) { ALONE; streams.push_back(new Stream); *to = streams.back(); return 0; }
 API cuStreamDestroy_v2(void* stream) { ALONE; at(stream)->run_to(at(stream)->given); return 0; }
+API cuStreamDestroy(void* stream) { return cuStreamDestroy_v2(stream); }
 API cuStreamSynchronize(void* stream) { ALONE; at(stream)->run_to(at(stream)->given); return 0; }
 API cuStreamWaitEvent(void* stream, void* event, unsigned) {
     ALONE;
@@ -231,8 +310,13 @@ API cuStreamWaitEvent(void* stream, void* event, unsigned) {
     if (waited.stream) at(stream)->give([=] { waited.stream->run_to(waited.target); });
     return 0;
 }
+API cuMemcpy2D_v2(const Copy2d* wanted) {
+    int refused = cuMemcpy2DAsync_v2(wanted, nullptr);
+    return refused ? refused : cuStreamSynchronize(nullptr);
+}
 API cuEventCreate(void** to, unsigned) { *to = new Event; return 0; }
 API cuEventDestroy_v2(void* event) { delete static_cast<Event*>(event); return 0; }
+API cuEventDestroy(void* event) { return cuEventDestroy_v2(event); }
 API cuEventRecord(void* event, void* stream) {
     ALONE;
     if (at(stream)->capturing) return 900;
@@ -323,3 +407,20 @@ API nvrtcGetCUBINSize(void*, size_t* to) { *to = 14; return 0; }
 API nvrtcGetCUBIN(void*, char* to) { memcpy(to, "\177ELF imaginary", 14); return 0; }
 API nvrtcGetPTXSize(void*, size_t* to) { *to = 0; return 0; }
 API nvrtcGetPTX(void*, char*) { return 0; }
+
+// What GStreamer's loader looks up in a driver and in a decoder library, and these tests never call.
+#define REFUSED(name) API name() { return 801; }
+REFUSED(cuCtxEnablePeerAccess) REFUSED(cuCtxDisablePeerAccess) REFUSED(cuDeviceCanAccessPeer)
+REFUSED(cuTexObjectCreate) REFUSED(cuTexObjectDestroy)
+REFUSED(cuGraphicsMapResources) REFUSED(cuGraphicsUnmapResources) REFUSED(cuGraphicsUnregisterResource)
+REFUSED(cuGraphicsResourceSetMapFlags) REFUSED(cuGraphicsResourceSetMapFlags_v2)
+REFUSED(cuGraphicsSubResourceGetMappedArray)
+REFUSED(cuGraphicsResourceGetMappedPointer) REFUSED(cuGraphicsResourceGetMappedPointer_v2)
+REFUSED(cuGraphicsGLRegisterImage) REFUSED(cuGraphicsGLRegisterBuffer)
+REFUSED(cuGLGetDevices) REFUSED(cuGLGetDevices_v2)
+REFUSED(cuIpcGetEventHandle) REFUSED(cuIpcOpenEventHandle) REFUSED(cuIpcGetMemHandle) REFUSED(cuIpcOpenMemHandle)
+REFUSED(cuIpcOpenMemHandle_v2) REFUSED(cuIpcCloseMemHandle)
+REFUSED(cuvidCtxLockCreate) REFUSED(cuvidCtxLockDestroy) REFUSED(cuvidCtxLock) REFUSED(cuvidCtxUnlock)
+REFUSED(cuvidCreateDecoder) REFUSED(cuvidDestroyDecoder) REFUSED(cuvidDecodePicture) REFUSED(cuvidCreateVideoParser)
+REFUSED(cuvidParseVideoData) REFUSED(cuvidDestroyVideoParser) REFUSED(cuvidMapVideoFrame) REFUSED(cuvidMapVideoFrame64)
+REFUSED(cuvidUnmapVideoFrame) REFUSED(cuvidUnmapVideoFrame64) REFUSED(cuvidGetDecoderCaps)

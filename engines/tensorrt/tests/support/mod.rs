@@ -13,9 +13,9 @@ use std::{
     },
 };
 
-use sightline_core::{DType, ImageSpec, Picture, Shape, TensorView, TensorViewMut};
+use sightline_core::{DType, ImageSpec, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Kind, Stream,
+    Device, DeviceBuffer, DeviceMark, DeviceOps, DeviceTensor, EngineError, Kind, PictureRef, Stream,
 };
 use sightline_engine_tensorrt::{DeviceAccess, Runtime, TensorRt};
 
@@ -141,7 +141,7 @@ impl DeviceOps for HostDevice {
     fn preprocess(
         &self,
         _: Stream,
-        _: &Picture<'_>,
+        _: &PictureRef<'_>,
         _: &ImageSpec,
         _: &DeviceTensor,
     ) -> Result<(), EngineError> {

@@ -126,11 +126,9 @@ pub(crate) fn spawn(
             if let Some(turn) = &turn {
                 turn.due(job.arrival + due);
             }
-            let run = || match job.copy.picture() {
-                Ok(picture) => encoder
-                    .run(&picture, &mut encoded)
-                    .map_err(|error| (error.to_string(), error.is_transient())),
-                Err(error) => Err((error.to_string(), true)),
+            let run = || {
+                let done = encoder.run(&job.copy, &mut encoded);
+                done.map_err(|error| (error.to_string(), error.is_transient()))
             };
             // Our bug; it costs this frame, and is told as its error.
             let done = catch_unwind(AssertUnwindSafe(run))

@@ -8,22 +8,25 @@ use std::{
 
 use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, StageTimes, TrackState};
 
+use sightline_engine_api::PictureSource;
 use sightline_vision::{Coaster, Ride};
 
 use super::hub::Hub;
-use crate::{meta::Published, pixels::FrameCopy};
+use crate::{frame::FramePicture, meta::Published};
 
 /// Frames a mask may be old when it is told, and still be carried on: three seconds at 30 a second, a large model's on a
 /// CPU. 7 MiB in all, taken with the first frame.
 const FRAMES: usize = 96;
 /// One that is worked on, one that waits, one that is being filled.
 const SLOTS: usize = 3;
+/// Buffers that are held of frames in device memory: all but the last.
+pub(crate) const HELD: u32 = 2;
 
 #[derive(Debug, Default)]
 struct Inner {
     /// Full-policy `DropOldest`: these frames have their outcome elsewhere.
-    waiting: Option<(FrameStamp, FrameCopy)>,
-    spare: Vec<FrameCopy>,
+    waiting: Option<(FrameStamp, FramePicture)>,
+    spare: Vec<FramePicture>,
     closed: bool,
 }
 
@@ -39,23 +42,28 @@ impl Desk {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A slot to copy a frame into.
-    pub(crate) fn slot(&self) -> FrameCopy {
+    /// A slot for a frame.
+    pub(crate) fn slot(&self) -> FramePicture {
         self.lock().spare.pop().unwrap_or_default()
     }
 
     /// Leaves a frame.
-    pub(crate) fn offer(&self, stamp: FrameStamp, copy: FrameCopy) {
+    pub(crate) fn offer(&self, stamp: FrameStamp, copy: FramePicture) {
         let mut inner = self.lock();
         let old = inner.waiting.replace((stamp, copy));
-        inner.keep(old.map(|(_, copy)| copy));
         drop(inner);
         self.to_coaster.notify_one();
+        old.into_iter().for_each(|(_, copy)| _ = self.give_back(copy));
     }
 
-    /// Gives a slot back unused.
-    pub(crate) fn give_back(&self, copy: FrameCopy) {
-        self.lock().keep(Some(copy));
+    /// Gives a slot back; whether its picture had to be fetched.
+    pub(crate) fn give_back(&self, mut copy: FramePicture) -> bool {
+        let fetched = copy.clear();
+        let mut inner = self.lock();
+        if inner.spare.len() < SLOTS {
+            inner.spare.push(copy);
+        }
+        fetched
     }
 
     /// Ends the thread.
@@ -64,19 +72,11 @@ impl Desk {
         self.to_coaster.notify_one();
     }
 
-    fn next(&self) -> Option<(FrameStamp, FrameCopy)> {
+    fn next(&self) -> Option<(FrameStamp, FramePicture)> {
         let empty = |inner: &mut Inner| inner.waiting.is_none() && !inner.closed;
         let mut inner =
             self.to_coaster.wait_while(self.lock(), empty).unwrap_or_else(PoisonError::into_inner);
         inner.waiting.take().filter(|_| !inner.closed)
-    }
-}
-
-impl Inner {
-    fn keep(&mut self, copy: Option<FrameCopy>) {
-        if self.spare.len() < SLOTS {
-            self.spare.extend(copy);
-        }
     }
 }
 
@@ -90,7 +90,9 @@ pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>) -> std::io::Result<JoinHandl
         let (mut coaster, mut rides) = (Coaster::new(FRAMES), Vec::new());
         while let Some((stamp, copy)) = desk.next() {
             carry_on(&hub, &mut coaster, &mut rides, stamp, &copy);
-            desk.give_back(copy);
+            if desk.give_back(copy) {
+                hub.count_fetched();
+            }
         }
     })
 }
@@ -101,11 +103,11 @@ fn carry_on(
     coaster: &mut Coaster,
     rides: &mut Vec<(ObjectId, Ride)>,
     stamp: FrameStamp,
-    copy: &FrameCopy,
+    copy: &FramePicture,
 ) {
     let arrival = Instant::now();
-    let seen = copy.picture().and_then(|picture| coaster.see(stamp.index, &picture));
-    if seen.is_err() {
+    let seen = copy.on_host().is_ok_and(|picture| coaster.see(stamp.index, &picture).is_ok());
+    if !seen {
         // The frame's own outcome says so.
         return;
     }

@@ -6,7 +6,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use sightline_core::{FrameStamp, NormBox};
+use sightline_core::{FrameStamp, NormBox, OwnedPicture};
+use sightline_engine_api::PictureSource;
 use sightline_grounding::vocabulary;
 use sightline_tracker::{At, ProposalOptions, Proposer, Session};
 
@@ -15,10 +16,7 @@ use super::{
     hub::COMMANDS,
     talk::{Heard, Question, What, record},
 };
-use crate::{
-    pixels::FrameCopy,
-    query_record::{NamedObject, QueryRecord},
-};
+use crate::query_record::{NamedObject, QueryRecord};
 
 /// Between the two pictures that tell what moves.
 const APART: Duration = Duration::from_millis(125);
@@ -31,7 +29,8 @@ struct Open {
     asked: FrameStamp,
     /// The features are pinned.
     pinned: bool,
-    picture: FrameCopy,
+    /// Our own: the frame's buffer may be wanted back.
+    picture: OwnedPicture,
     /// Under way once the second picture has come.
     proposer: Option<Proposer>,
 }
@@ -97,7 +96,7 @@ impl Guesser {
     pub(crate) fn frame_went(
         &mut self,
         frame: FrameStamp,
-        copy: &FrameCopy,
+        source: &dyn PictureSource,
         session: &mut Session,
     ) -> Vec<Heard> {
         let Some(open) = &mut self.open else {
@@ -109,8 +108,12 @@ impl Guesser {
                 });
                 let told = told.collect();
                 let pinned = session.pin_newest().is_some();
-                self.open =
-                    Some(Open { questions, asked: frame, pinned, picture: copy.clone(), proposer: None });
+                let mut picture = OwnedPicture::default();
+                // One that cannot be had is told of when it is looked at.
+                if let Ok(asked) = source.on_host() {
+                    picture.copy_from(&asked);
+                }
+                self.open = Some(Open { questions, asked: frame, pinned, picture, proposer: None });
                 return told;
             }
             return Vec::new();
@@ -124,11 +127,10 @@ impl Guesser {
         if open.proposer.is_some() || !apart {
             return Vec::new();
         }
-        let looked = open.picture.picture().and_then(|asked| {
-            let other = copy.picture()?;
+        let looked = open.picture.picture().ok().zip(source.on_host().ok()).map(|(asked, other)| {
             let sight = |picture, stamp| Sight { picture, time: time(stamp) };
             // Pictures that cannot be compared tell nothing of motion; the other words still do.
-            Ok(self.built_in.look(sight(&asked, open.asked), Some(sight(&other, frame))).unwrap_or_default())
+            self.built_in.look(sight(&asked, open.asked), Some(sight(&other, frame))).unwrap_or_default()
         });
         let hints = looked.unwrap_or_default();
         match session.propose(At::Frame(open.asked.index), ProposalOptions::default(), &hints) {

@@ -18,7 +18,7 @@ use super::{
     mailbox::Mailbox,
     talk::Question,
 };
-use crate::{histogram::Histogram, meta::Published, pixels::FrameCopy, record::FrameRecord};
+use crate::{frame::FramePicture, histogram::Histogram, meta::Published, record::FrameRecord};
 
 /// Depth of the command queue. Its full-policy is `DropNewest`: the newest command is refused, and its sender told.
 pub(crate) const COMMANDS: usize = 64;
@@ -37,7 +37,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) arrival: Instant,
-    pub(crate) copy: FrameCopy,
+    pub(crate) copy: FramePicture,
 }
 
 /// What is known of the camera.
@@ -85,6 +85,8 @@ pub(crate) struct Counts {
     pub(crate) prompts_refused: u64,
     pub(crate) steps_down: u64,
     pub(crate) steps_up: u64,
+    /// Pictures in device memory whose pixels were fetched.
+    pub(crate) fetched: u64,
 }
 
 impl Counts {
@@ -117,7 +119,7 @@ struct Inner {
     /// Of the frames without an outcome.
     arrivals: Vec<(u64, Instant)>,
     commands: VecDeque<Command>,
-    spare: Vec<FrameCopy>,
+    spare: Vec<FramePicture>,
     /// In flight, waiting, and being filled.
     slots: usize,
     /// The encoder takes frames out of the mailbox.
@@ -213,21 +215,22 @@ impl Inner {
         Some(self.arrivals.swap_remove(mine).1)
     }
 
-    fn keep(&mut self, copy: FrameCopy) {
+    fn keep(&mut self, copy: FramePicture) {
         if self.spare.len() < self.slots {
             self.spare.push(copy);
         }
     }
 
-    fn cancel(&mut self, reason: SkipReason) -> Vec<FrameRecord> {
+    /// Also gives the picture that was waiting.
+    fn cancel(&mut self, reason: SkipReason) -> (Vec<FrameRecord>, Option<FramePicture>) {
         let (flying, waiting) = self.mailbox.cancel();
         let mut records = Vec::new();
         records.extend(flying.into_iter().map(|stamp| self.settle(stamp, reason)));
-        if let Some((stamp, job)) = waiting {
+        let left = waiting.map(|(stamp, job)| {
             records.push(self.settle(stamp, reason));
-            self.keep(job.copy);
-        }
-        records
+            job.copy
+        });
+        (records, left)
     }
 }
 
@@ -247,6 +250,12 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Frames held at once: those in flight, and the one that waits.
+    pub(crate) fn held(&self) -> u32 {
+        // The last slot is the one that is filled.
+        u32::try_from(self.lock().slots - 1).unwrap_or(u32::MAX)
+    }
+
     // The streaming thread.
 
     /// A frame came in: counts it, gives it its index. `Err` when its outcome is known already.
@@ -254,7 +263,7 @@ impl Hub {
         &self,
         pts: Option<Duration>,
         running_time: Option<Duration>,
-    ) -> (FrameStamp, Result<FrameCopy, FrameRecord>) {
+    ) -> (FrameStamp, Result<FramePicture, FrameRecord>) {
         let mut inner = self.lock();
         let stamp = FrameStamp { index: inner.counts.frames_in, pts, running_time };
         inner.counts.frames_in += 1;
@@ -287,26 +296,26 @@ impl Hub {
             _ => None,
         };
         if let Some(reason) = refused {
-            inner.keep(job.copy);
-            return Offered::Done(inner.settle(stamp, reason));
+            let record = inner.settle(stamp, reason);
+            drop(inner);
+            self.give_back(job.copy);
+            return Offered::Done(record);
         }
         let arrival = job.arrival;
-        let replaced = inner.mailbox.offer(stamp, job).map(|(old, job)| {
-            inner.keep(job.copy);
-            inner.settle(old, SkipReason::Superseded)
-        });
+        let replaced = inner.mailbox.offer(stamp, job);
+        let record = replaced.as_ref().map(|(old, _)| inner.settle(*old, SkipReason::Superseded));
         inner.arrivals.push((stamp.index, arrival));
         drop(inner);
         self.to_worker.notify_one();
         self.to_encoder.notify_one();
-        Offered::Waits(replaced)
+        replaced.into_iter().for_each(|(_, job)| self.give_back(job.copy));
+        Offered::Waits(record)
     }
 
     /// A frame that could not be copied.
-    pub(crate) fn fail(&self, stamp: FrameStamp, copy: FrameCopy, error: String) -> FrameRecord {
-        let mut inner = self.lock();
-        inner.keep(copy);
-        FrameRecord { error: Some(error), ..inner.settle(stamp, SkipReason::Error) }
+    pub(crate) fn fail(&self, stamp: FrameStamp, copy: FramePicture, error: String) -> FrameRecord {
+        self.give_back(copy);
+        FrameRecord { error: Some(error), ..self.lock().settle(stamp, SkipReason::Error) }
     }
 
     /// Waits until a frame has its outcome. A flush gives it one, and so does the worker's end.
@@ -325,7 +334,10 @@ impl Hub {
                 (inner.mailbox.len() > 0 || inner.reporting) && !inner.dead
             })
             .unwrap_or_else(PoisonError::into_inner);
-        inner.cancel(SkipReason::Flushed)
+        let (records, left) = inner.cancel(SkipReason::Flushed);
+        drop(inner);
+        left.into_iter().for_each(|copy| self.give_back(copy));
+        records
     }
 
     pub(crate) fn newest(&self) -> Option<Arc<Published>> {
@@ -423,8 +435,9 @@ impl Hub {
         let mut inner = self.lock();
         (inner.flushing, inner.flushed) = (true, true);
         (inner.newest, inner.looked) = (None, None);
-        let records = inner.cancel(SkipReason::Flushed);
+        let (records, left) = inner.cancel(SkipReason::Flushed);
         drop(inner);
+        left.into_iter().for_each(|copy| self.give_back(copy));
         self.to_worker.notify_one();
         self.to_stream.notify_all();
         self.to_encoder.notify_one();
@@ -454,8 +467,9 @@ impl Hub {
     pub(crate) fn close(&self) -> Vec<FrameRecord> {
         let mut inner = self.lock();
         inner.closed = true;
-        let records = inner.cancel(SkipReason::Flushed);
+        let (records, left) = inner.cancel(SkipReason::Flushed);
         drop(inner);
+        left.into_iter().for_each(|copy| self.give_back(copy));
         self.to_worker.notify_all();
         self.to_stream.notify_all();
         self.to_encoder.notify_all();
@@ -556,15 +570,28 @@ impl Hub {
         mine
     }
 
-    /// The worker is through with a frame's picture.
-    pub(crate) fn give_back(&self, copy: FrameCopy) {
-        self.lock().keep(copy);
+    /// Nobody needs a frame's picture any more.
+    pub(crate) fn give_back(&self, mut copy: FramePicture) {
+        let fetched = copy.clear();
+        let mut inner = self.lock();
+        inner.counts.fetched += u64::from(fetched);
+        inner.keep(copy);
+    }
+
+    /// A picture was fetched beside the corridor.
+    pub(crate) fn count_fetched(&self) {
+        self.lock().counts.fetched += 1;
     }
 
     /// The worker did not look at a frame. `None` when it was cancelled meanwhile; otherwise as [`Hub::finish`].
-    pub(crate) fn skip(&self, stamp: FrameStamp, copy: FrameCopy, reason: SkipReason) -> Option<FrameRecord> {
+    pub(crate) fn skip(
+        &self,
+        stamp: FrameStamp,
+        copy: FramePicture,
+        reason: SkipReason,
+    ) -> Option<FrameRecord> {
+        self.give_back(copy);
         let mut inner = self.lock();
-        inner.keep(copy);
         let record = inner.mailbox.finish(stamp.index).then(|| inner.settle(stamp, reason));
         inner.reporting = record.is_some();
         record
@@ -618,8 +645,9 @@ impl Hub {
         let mut inner = self.lock();
         (inner.dead, inner.reporting) = (true, false);
         let reason = if inner.closed { SkipReason::Flushed } else { SkipReason::Error };
-        let records = inner.cancel(reason);
+        let (records, left) = inner.cancel(reason);
         drop(inner);
+        left.into_iter().for_each(|copy| self.give_back(copy));
         self.to_stream.notify_all();
         self.to_encoder.notify_all();
         records

@@ -4,14 +4,18 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use gst::{glib, subclass::prelude::*};
-use gst_base::{prelude::*, subclass::prelude::*};
+use gst_base::{
+    prelude::*,
+    subclass::{base_transform::GenerateOutputSuccess, prelude::*},
+};
+use sightline_core::FrameStamp;
 
 use super::{
     CAT, ahead, coast, events,
@@ -21,15 +25,17 @@ use super::{
     priority, prompts, questions,
     session::{self, Opened},
     settings::{self, Late, Mode, Settings},
+    share::Share,
     talk::{Question, Talk},
     worker,
 };
 use crate::{
-    device::{self, Unreadable},
+    device::{self, Memory, Unreadable},
+    frame::FramePicture,
     live_record::LiveRecord,
     meta,
     pixels::Layout,
-    record::ns,
+    record::{FrameRecord, ns},
 };
 
 /// How long EOS waits in live mode for the outcomes of the last frames.
@@ -67,8 +73,19 @@ pub struct SightlineTrack {
     state: Mutex<State>,
     /// Reported latency in ns; every-frame mode only.
     latency_ns: AtomicU64,
-    /// No buffer of these caps can be read, and that was said.
-    unreadable: AtomicBool,
+    share: Share,
+}
+
+/// A frame that came in.
+struct Arrived {
+    at: Instant,
+    hub: Arc<Hub>,
+    layout: Arc<Layout>,
+    mode: Mode,
+    coast: Option<Arc<coast::Desk>>,
+    stamp: FrameStamp,
+    /// Its place, or its outcome.
+    slot: Result<FramePicture, FrameRecord>,
 }
 
 impl SightlineTrack {
@@ -90,7 +107,7 @@ impl SightlineTrack {
         notice::post(&self.obj(), notice, frames);
     }
 
-    fn tell_frames(&self, records: impl IntoIterator<Item = crate::record::FrameRecord>) {
+    fn tell_frames(&self, records: impl IntoIterator<Item = FrameRecord>) {
         records.into_iter().for_each(|record| self.tell(Notice::Frame(record)));
     }
 
@@ -128,7 +145,7 @@ impl SightlineTrack {
         &self,
         hub: &Hub,
         buffer: &mut gst::BufferRef,
-        stamp: sightline_core::FrameStamp,
+        stamp: FrameStamp,
         layout: &Layout,
     ) -> Option<bool> {
         let newest = hub.newest()?;
@@ -175,6 +192,7 @@ impl SightlineTrack {
             ("degrade-level", level.into()),
             ("degrade-steps-down", counts.steps_down),
             ("degrade-steps-up", counts.steps_up),
+            ("fetched-pictures", counts.fetched),
         ] {
             stats.set(field, value);
         }
@@ -243,13 +261,28 @@ impl ElementImpl for SightlineTrack {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::NullToReady {
+            // Before the elements upstream make theirs: states change from the sink on.
+            let provider = self.settings().provider.clone();
+            self.share.ensure(self.obj().upcast_ref(), &provider);
+        }
         // The streaming thread may be waiting for masks: the pads cannot be deactivated before it returns.
         if transition == gst::StateChange::PausedToReady
             && let Some(hub) = self.hub()
         {
             self.tell_frames(hub.flush_start());
         }
-        self.parent_change_state(transition)
+        let changed = self.parent_change_state(transition);
+        if transition == gst::StateChange::ReadyToNull {
+            self.share.clear();
+        }
+        changed
+    }
+
+    fn set_context(&self, context: &gst::Context) {
+        let provider = self.settings().provider.clone();
+        self.share.offered(self.obj().upcast_ref(), &provider, context);
+        self.parent_set_context(context);
     }
 }
 
@@ -359,7 +392,6 @@ impl BaseTransformImpl for SightlineTrack {
             return Err(gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("no thread: {error}")));
         }
         self.latency_ns.store(0, Ordering::Relaxed);
-        self.unreadable.store(false, Ordering::Relaxed);
         refused.into_iter().for_each(|command| self.refuse_full(&command));
         Ok(())
     }
@@ -398,11 +430,15 @@ impl BaseTransformImpl for SightlineTrack {
         // Nothing else: coordinates are normalised, tracks go on at the new size.
         gst::debug!(CAT, imp = self, "caps {incaps}");
         self.state().layout = Some(Arc::new(layout));
-        self.unreadable.store(false, Ordering::Relaxed);
         Ok(())
     }
 
     fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Context(context) = query.view_mut()
+            && self.share.answer(context)
+        {
+            return true;
+        }
         if !BaseTransformImplExt::parent_query(self, direction, query) {
             return false;
         }
@@ -412,6 +448,29 @@ impl BaseTransformImpl for SightlineTrack {
             latency.set(live, min + added, max.map(|max| max + added));
         }
         true
+    }
+
+    fn propose_allocation(
+        &self,
+        decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        self.parent_propose_allocation(decide_query, query)?;
+        let (layout, held) = {
+            let state = self.state();
+            let coasting = if state.coast.is_some() { coast::HELD } else { 0 };
+            let hub = state.hub.as_ref().map_or(0, |hub| hub.held());
+            (state.layout.clone(), hub + coasting)
+        };
+        // A pool that gives this many buffers away still has one to fill.
+        if let Some(layout) = layout.filter(|layout| layout.memory != Memory::System) {
+            let bytes = u32::try_from(layout.info.size()).unwrap_or(u32::MAX);
+            query.add_allocation_pool(None::<&gst::BufferPool>, bytes, held + 1, 0);
+            if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            }
+        }
+        Ok(())
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
@@ -442,7 +501,63 @@ impl BaseTransformImpl for SightlineTrack {
     }
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let arrival = Instant::now();
+        let arrived = self.arrive(buffer)?;
+        let fill = |slot: &mut FramePicture, layout: &Arc<Layout>| slot.copy(layout, buffer);
+        let left = self.leave_to_worker(arrived, fill);
+        left.wait();
+        let fresh = self.attach(&left.hub, buffer, left.stamp, &left.layout);
+        self.depart(&left, fresh)
+    }
+
+    fn generate_output(&self) -> Result<GenerateOutputSuccess, gst::FlowError> {
+        let lent = self.state().layout.as_ref().is_some_and(|layout| layout.memory != Memory::System);
+        if !lent {
+            return self.parent_generate_output();
+        }
+        // Device memory is not copied but held, which asks for the buffer itself. From when it is held it is read-only.
+        let Some(mut buffer) = self.take_queued_buffer() else { return Ok(GenerateOutputSuccess::NoOutput) };
+        let arrived = self.arrive(&buffer)?;
+        let (hub, stamp, layout) = (Arc::clone(&arrived.hub), arrived.stamp, Arc::clone(&arrived.layout));
+        let live = arrived.mode == Mode::Live;
+        let mut fresh = None;
+        if live {
+            fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
+        }
+        // A pool takes back no memory that somebody else has: in live mode, where buffers go on before the worker is through,
+        // the buffer itself is held; in every-frame mode its memory is enough, and it can still be written to.
+        let hold = || if live { buffer.clone() } else { buffer.copy() };
+        let left = self.leave_to_worker(arrived, |slot, layout| slot.hold(layout, hold()));
+        if !live {
+            left.wait();
+            fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
+        }
+        self.depart(&left, fresh)?;
+        Ok(GenerateOutputSuccess::Buffer(buffer))
+    }
+}
+
+/// A frame that is the worker's now.
+struct Left {
+    at: Instant,
+    hub: Arc<Hub>,
+    layout: Arc<Layout>,
+    mode: Mode,
+    stamp: FrameStamp,
+}
+
+impl Left {
+    /// In every-frame mode: for the frame's own masks.
+    fn wait(&self) {
+        if self.mode == Mode::EveryFrame {
+            self.hub.wait_for(self.stamp.index);
+        }
+    }
+}
+
+impl SightlineTrack {
+    /// Counts a frame in.
+    fn arrive(&self, buffer: &gst::BufferRef) -> Result<Arrived, gst::FlowError> {
+        let at = Instant::now();
         let (hub, layout, mode, coast) = {
             let state = self.state();
             let coast = state.coast.as_ref().map(|(desk, _)| Arc::clone(desk));
@@ -460,17 +575,27 @@ impl BaseTransformImpl for SightlineTrack {
             .ok()
             .and_then(|segment| segment.to_running_time(pts));
         let (stamp, slot) = hub.enter(pts.map(time), running_time.map(time));
+        Ok(Arrived { at, hub, layout, mode, coast, stamp, slot })
+    }
+
+    /// Leaves a frame for the worker, and where masks may be carried on, for that. `fill` puts its picture into a slot.
+    fn leave_to_worker(
+        &self,
+        arrived: Arrived,
+        fill: impl Fn(&mut FramePicture, &Arc<Layout>) -> Result<(), Unreadable>,
+    ) -> Left {
+        let Arrived { at, hub, layout, mode, coast, stamp, slot } = arrived;
         let told = match slot {
             Err(record) => Some(record),
-            Ok(mut copy) => match copy.fill(&layout, buffer) {
+            Ok(mut copy) => match fill(&mut copy, &layout) {
                 Err(Unreadable { text, lasts }) => {
                     gst::warning!(CAT, imp = self, "frame {}: {text}", stamp.index);
-                    if lasts && !self.unreadable.swap(true, Ordering::Relaxed) {
+                    if lasts && layout.said.unreadable() {
                         self.tell(Notice::Fatal(text.clone()));
                     }
                     Some(hub.fail(stamp, copy, text))
                 }
-                Ok(()) => match hub.offer(stamp, Job { arrival, copy }) {
+                Ok(()) => match hub.offer(stamp, Job { arrival: at, copy }) {
                     Offered::Waits(superseded) => superseded,
                     Offered::Done(record) => Some(record),
                 },
@@ -479,21 +604,25 @@ impl BaseTransformImpl for SightlineTrack {
         self.tell_frames(told);
         if let Some(desk) = coast.filter(|_| hub.may_coast()) {
             let mut copy = desk.slot();
-            match copy.fill(&layout, buffer) {
+            match fill(&mut copy, &layout) {
                 Ok(()) => desk.offer(stamp, copy),
-                Err(_) => desk.give_back(copy),
+                Err(_) => _ = desk.give_back(copy),
             }
         }
-        if mode == Mode::EveryFrame {
-            hub.wait_for(stamp.index);
-            self.report_latency(arrival.elapsed());
+        Left { at, hub, layout, mode, stamp }
+    }
+
+    /// The end of a buffer's way through the element. `fresh`: whether the masks it carries are its own.
+    fn depart(&self, left: &Left, fresh: Option<bool>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if left.mode == Mode::EveryFrame {
+            self.report_latency(left.at.elapsed());
         }
-        let fresh = self.attach(&hub, buffer, stamp, &layout);
-        if let Some(Step { from, to, age }) = hub.passed(stamp, fresh, arrival.elapsed()) {
+        if let Some(Step { from, to, age }) = left.hub.passed(left.stamp, fresh, left.at.elapsed()) {
             self.tell(Notice::Live(LiveRecord::Degrade { from, to, age }));
         }
         // Live video outlives its tracker; a file whose masks are wanted does not.
-        if mode == Mode::EveryFrame && (hub.is_broken() || self.unreadable.load(Ordering::Relaxed)) {
+        let ends = left.hub.is_broken() || left.layout.said.is_unreadable();
+        if left.mode == Mode::EveryFrame && ends {
             Err(gst::FlowError::Error)
         } else {
             Ok(gst::FlowSuccess::Ok)

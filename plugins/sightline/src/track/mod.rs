@@ -20,6 +20,7 @@ mod questions;
 mod relay;
 mod session;
 mod settings;
+mod share;
 mod talk;
 #[cfg(test)]
 mod tests;

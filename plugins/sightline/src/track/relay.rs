@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Picture, Prompt, Rle, TrackState};
+use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, Rle, TrackState};
+use sightline_engine_api::PictureSource;
 use sightline_tracker::{At, Encoder, Session, TrackerError};
 
 /// Two sessions, of which one looks. Objects are handed over by their masks.
@@ -63,9 +64,10 @@ impl Relay {
     pub(crate) fn process(
         &mut self,
         frame: FrameStamp,
-        picture: &Picture<'_>,
+        picture: &dyn PictureSource,
     ) -> Result<FrameResult, TrackerError> {
         let mut result = self.session().process(frame, picture)?;
+        let (width_px, height_px) = picture.size_px();
         if self.small_looks {
             let lost = |id: &ObjectId| ObjectResult {
                 id: *id,
@@ -73,7 +75,7 @@ impl Relay {
                 score: 0.0,
                 iou: 0.0,
                 bounds: None,
-                mask: Arc::new(Rle::empty(picture.width_px(), picture.height_px())),
+                mask: Arc::new(Rle::empty(width_px, height_px)),
             };
             self.unknown.retain(|id| result.objects.iter().all(|object| object.id != *id));
             result.objects.extend(self.unknown.iter().map(lost));
@@ -90,7 +92,7 @@ impl Relay {
         &mut self,
         to_small: bool,
         result: &FrameResult,
-        picture: &Picture<'_>,
+        picture: &dyn PictureSource,
     ) -> Result<(), TrackerError> {
         let Self { main, small: Some(small), small_looks, unknown } = self else { return Ok(()) };
         if *small_looks == to_small {
@@ -151,7 +153,7 @@ impl Relay {
 mod tests {
     use std::time::Duration;
 
-    use sightline_core::{NormBox, PixelFormat, Plane};
+    use sightline_core::{NormBox, Picture, PixelFormat, Plane};
     use sightline_engine_fake::{FakeOptions, model};
     use sightline_tracker::Options;
 

@@ -8,9 +8,8 @@ use std::{
     time::Duration,
 };
 
-use sightline_core::{
-    FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, Picture, PixelFormat, TrackState,
-};
+use sightline_core::{FrameResult, FrameStamp, NormBox, ObjectId, ObjectResult, PixelFormat, TrackState};
+use sightline_engine_api::PictureSource;
 use sightline_grounding::{
     Album, AlbumSettings, Caption, Composer, GroundingError, Hatch, History, Hysteresis, QueryId, ReAsk,
     Signals, Timeliness, Turn, View, Watch, bindings,
@@ -26,10 +25,7 @@ use sightline_vision::{
 };
 
 use super::{guess::Guesser, hub::COMMANDS};
-use crate::{
-    pixels::FrameCopy,
-    query_record::{NamedObject, QueryRecord},
-};
+use crate::query_record::{NamedObject, QueryRecord};
 
 /// Standing questions there may be.
 const STANDING: usize = 16;
@@ -356,11 +352,18 @@ impl Talk {
     }
 
     /// A frame was looked at: what waits is asked about it, and its features are kept where something is looked for.
-    pub(crate) fn frame_went(&mut self, result: &FrameResult, copy: &FrameCopy, session: &mut Session) {
-        self.said.extend(self.guesser.frame_went(result.frame, copy, session));
-        let Ok(picture) = copy.picture() else { return };
-        let picture = &picture;
+    pub(crate) fn frame_went(
+        &mut self,
+        result: &FrameResult,
+        picture: &dyn PictureSource,
+        session: &mut Session,
+    ) {
+        self.said.extend(self.guesser.frame_went(result.frame, picture, session));
         self.watch_over(result, picture);
+        // Pixels are fetched for who asks only; what waits may be asked about the next frame.
+        if self.waiting.is_empty() || picture.on_host().is_err() {
+            return;
+        }
         while let Some(question) = self.waiting.pop_front() {
             let pinned = matches!(question.what, What::Find { .. }) && session.pin_newest().is_some();
             match self.compose(&question, result, picture) {
@@ -397,7 +400,7 @@ impl Talk {
     }
 
     /// Notes what standing questions and lost objects need to know of a frame.
-    fn watch_over(&mut self, result: &FrameResult, picture: &Picture<'_>) {
+    fn watch_over(&mut self, result: &FrameResult, picture: &dyn PictureSource) {
         let Some(server) = &mut self.server else { return };
         let now = server.hatch.now();
         let ids: Vec<ObjectId> = result.objects.iter().map(|object| object.id).collect();
@@ -446,12 +449,13 @@ impl Talk {
     }
 
     /// How much the picture has changed, in `[0, 1]`, since it was last compared; now and then is enough.
-    fn scene_change(&mut self, picture: &Picture<'_>, now: Duration) -> f32 {
+    fn scene_change(&mut self, picture: &dyn PictureSource, now: Duration) -> f32 {
         if self.thumb.as_ref().is_some_and(|(at, _)| now.saturating_sub(*at) < COMPARED_EVERY) {
             return 0.0;
         }
         let [width, height] = size(picture);
-        let Ok(thumb) = rgb(picture, [0, 0, width, height], THUMB_PX) else { return 0.0 };
+        let thumb = picture.on_host().ok().and_then(|seen| rgb(&seen, [0, 0, width, height], THUMB_PX).ok());
+        let Some(thumb) = thumb else { return 0.0 };
         let change = self.thumb.as_ref().map_or(0, |(_, last)| {
             last.iter().zip(&thumb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>()
         });
@@ -464,7 +468,7 @@ impl Talk {
         &mut self,
         question: &Question,
         result: &FrameResult,
-        picture: &Picture<'_>,
+        picture: &dyn PictureSource,
     ) -> Result<Ask, String> {
         let Some(Server { hatch, composer, album, history, settings }) = &mut self.server else {
             return Err("a server: expected one, got none".into());
@@ -629,18 +633,19 @@ fn named_in(question: &str) -> Vec<ObjectId> {
     ids
 }
 
-fn size(picture: &Picture<'_>) -> [u32; 2] {
-    [picture.width_px(), picture.height_px()]
+fn size(picture: &dyn PictureSource) -> [u32; 2] {
+    picture.size_px().into()
 }
 
-fn image(picture: &Picture<'_>, part_px: [u32; 4], size_px: [u32; 2]) -> Result<Image, String> {
-    let pixels = rgb(picture, part_px, size_px).map_err(|error| error.to_string())?;
+fn image(picture: &dyn PictureSource, part_px: [u32; 4], size_px: [u32; 2]) -> Result<Image, String> {
+    let picture = picture.on_host().map_err(|error| error.to_string())?;
+    let pixels = rgb(&picture, part_px, size_px).map_err(|error| error.to_string())?;
     Image::new(size_px[0], size_px[1], pixels.into()).map_err(|error| error.to_string())
 }
 
 /// The whole picture as it is sent, with the numbers of these objects drawn on it.
 fn view(
-    picture: &Picture<'_>,
+    picture: &dyn PictureSource,
     stamp: FrameStamp,
     objects: &[ObjectResult],
     longest_px: u32,
@@ -648,7 +653,8 @@ fn view(
     let picture_px = size(picture);
     let part_px = [0, 0, picture_px[0], picture_px[1]];
     let [width, height] = Sent::fit(picture_px, longest_px);
-    let mut pixels = rgb(picture, part_px, [width, height]).map_err(|error| error.to_string())?;
+    let seen = picture.on_host().map_err(|error| error.to_string())?;
+    let mut pixels = rgb(&seen, part_px, [width, height]).map_err(|error| error.to_string())?;
     let shown: Vec<_> = objects
         .iter()
         .filter(|object| object.state == TrackState::Tracking)

@@ -11,6 +11,7 @@ use std::{
 use sightline_core::{
     Degrade, FrameResult, FrameStamp, ObjectId, ObjectResult, Prompt, Rle, SkipReason, StageTimes, TrackState,
 };
+use sightline_engine_api::PictureSource;
 use sightline_engine_registry::Turn;
 use sightline_tracker::{Applied, At, Encoded, Pace, TrackerError};
 use sightline_vision::Course;
@@ -469,14 +470,13 @@ impl Worker {
         self.remember(given.up(Degrade::SkipMemory));
         let mut encoded = None;
         let failed = |error: TrackerError| (error.to_string(), error.is_transient());
-        let result = match (ready, copy.picture()) {
-            (Some(Ok(ready)), _) => {
+        let result = match ready {
+            Some(Ok(ready)) => {
                 let ready = encoded.insert(ready);
                 self.relay.session().process_encoded(stamp, copy.size_px(), ready).map_err(failed)
             }
-            (Some(Err(reason)), _) => Err(reason),
-            (None, Ok(picture)) => self.relay.process(stamp, &picture).map_err(failed),
-            (None, Err(error)) => Err((error.to_string(), true)),
+            Some(Err(reason)) => Err(reason),
+            None => self.relay.process(stamp, &copy).map_err(failed),
         };
         match result {
             Ok(mut result) => {
@@ -497,10 +497,9 @@ impl Worker {
                 self.reacquire(published.result());
                 // What is late, or asked about kept frames, belongs to the model that saw them.
                 let behind = self.talk.has_work() || self.relay.looking().tracker().behind().0 > 0;
-                if let Ok(picture) = copy.picture()
-                    && !behind
+                if !behind
                     && let Err(error) =
-                        self.relay.hand_over(given.up(Degrade::Smaller), published.result(), &picture)
+                        self.relay.hand_over(given.up(Degrade::Smaller), published.result(), &copy)
                 {
                     self.warn(format!("handing over to the other model: {error}"), true);
                 }
@@ -512,9 +511,17 @@ impl Worker {
                     self.hear();
                 }
             }
-            Err((reason, transient)) => {
+            Err((mut reason, mut transient)) => {
+                let mut told = false;
+                if let Some(failure) = copy.failure() {
+                    // Of the buffer, not of the engines: it is told once where it lasts.
+                    (reason, transient, told) = (failure.text.clone(), true, failure.lasts);
+                }
+                if copy.must_tell() {
+                    (self.notify)(Notice::Fatal(reason.clone()));
+                }
                 let record = self.hub.skip(stamp, copy, SkipReason::Error);
-                if record.is_some() {
+                if record.is_some() && !told {
                     self.warn(reason.clone(), transient);
                 }
                 self.tell(record.map(|record| FrameRecord { error: Some(reason), ..record }));

@@ -6,6 +6,8 @@ mod device_memory;
 mod every_frame;
 mod gap;
 mod live;
+#[cfg(feature = "cuda")]
+mod on_device;
 mod pipeline_citizen;
 mod prompting;
 mod questions;
@@ -68,6 +70,16 @@ impl Rig {
     }
 
     fn with(mode: Mode, options: FakeOptions, set: impl FnOnce(&SightlineTrack)) -> Self {
+        let handle = options.handle.clone();
+        Self::with_model(mode, handle, sightline_engine_fake::model(options), set)
+    }
+
+    fn with_model(
+        mode: Mode,
+        handle: FakeHandle,
+        model: sightline_engine_api::Model,
+        set: impl FnOnce(&SightlineTrack),
+    ) -> Self {
         gst::init().unwrap();
         crate::plugin_register_static().unwrap();
         let element =
@@ -76,13 +88,12 @@ impl Rig {
         // The clip's time is not the clock's: only tests of the degrade ladder have one.
         element.set_property("max-age", 0_u32);
         set(&element);
-        let handle = options.handle.clone();
         let options_of = sightline_tracker::Options {
             history: element.property::<u32>("history") as usize,
             memory_bytes: (element.property::<u32>("catch-up-memory") as usize) << 20,
             max_objects: 3,
         };
-        let session = Session::new(sightline_engine_fake::model(options), options_of).unwrap();
+        let session = Session::new(model, options_of).unwrap();
         element.imp().state().next_session = Some(session);
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
