@@ -194,6 +194,8 @@ fn on_a_device_it_is_the_same_bit_for_bit() {
     for (family, view) in [
         (Family::SAM2, None),
         (Family { batch: true, open_slots: true, ..Family::SAM2 }, None),
+        // Noise of so many rows: masks of more runs than a device has room for, wherever they are made.
+        (Family { batch: true, low: 16, ..Family::SAM2 }, None),
         (Family::NANO, None),
         (Family::NANO, Some(ViewSpec { margin: 2.0, min_side: 0.1 })),
     ] {
