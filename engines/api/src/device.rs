@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use sightline_core::{DType, Shape, TensorView, TensorViewMut};
 
@@ -28,13 +28,18 @@ impl fmt::Display for Device {
 
 /// A block of device memory, allocated once. The backend that made it frees it when the last handle goes and no work
 /// uses it any more.
-pub trait DeviceBuffer: Send + Sync + fmt::Debug {
+pub trait DeviceBuffer: Any + Send + Sync + fmt::Debug {
     /// Where it lies.
     fn device(&self) -> Device;
     /// Its address on that device.
     fn address(&self) -> u64;
     /// Its size.
     fn len_bytes(&self) -> usize;
+    /// Where it is lent by somebody whose work may still be writing it: the backend's own handle for their order of
+    /// execution (a `CUstream`). What reads the buffer is ordered behind all work given there so far.
+    fn writer(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A dense row-major tensor inside a device buffer. Several may share a buffer: a memory bank is one buffer, and

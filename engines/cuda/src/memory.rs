@@ -1,4 +1,4 @@
-use std::{fmt, ptr::NonNull, sync::Arc};
+use std::{any::Any, fmt, ptr::NonNull, sync::Arc};
 
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 use sightline_engine_api::{Device, DeviceBuffer};
@@ -71,6 +71,11 @@ pub(crate) struct Region {
     address: u64,
     bytes: usize,
     block: Arc<Block>,
+}
+
+/// Whether a buffer is one of ours: only this crate makes regions, and theirs are where they say.
+pub(crate) fn is_ours(buffer: &dyn DeviceBuffer) -> bool {
+    (buffer as &dyn Any).is::<Region>()
 }
 
 impl DeviceBuffer for Region {
