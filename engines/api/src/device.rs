@@ -38,6 +38,11 @@ pub trait DeviceBuffer: Any + Send + Sync + fmt::Debug {
     fn address(&self) -> u64;
     /// Its size.
     fn len_bytes(&self) -> usize;
+    /// Where it is lent by somebody whose work may still be writing it: the backend's own handle for their order of
+    /// execution (a `CUstream`). What reads the buffer is ordered behind all work given there so far.
+    fn writer(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A dense row-major tensor inside a device buffer. Several may share a buffer: a memory bank is one buffer, and

@@ -121,7 +121,7 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
     /// A picture to `[1,3,H,W]`, R G B planes, stretched to the model's size, `(v / 255 - mean) / std` as
     /// [`ImageSpec`] says; within a stated tolerance what `sightline_vision::Preprocessor` gives, and the same from
     /// either memory. A picture in host memory has been read when the call returns; one on the device is read behind
-    /// whoever [wrote](crate::DevicePicture::written_on) it, and its buffer held until then.
+    /// whoever [writes](DeviceBuffer::writer) it, and its buffer held until then.
     ///
     /// # Errors
     /// See the trait.

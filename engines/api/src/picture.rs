@@ -21,7 +21,7 @@ pub enum DevicePlane {
     },
     /// In an order that only the device itself knows (a `CUarray`).
     Tiled {
-        /// The backend's own handle, good as long as the buffer.
+        /// The backend's own handle; it belongs to the buffer, and is good as long.
         handle: u64,
     },
 }
@@ -37,7 +37,6 @@ pub struct DevicePicture {
     matrix: ColorMatrix,
     range: ColorRange,
     planes: [DevicePlane; 3],
-    writer: Option<u64>,
 }
 
 impl DevicePicture {
@@ -76,22 +75,13 @@ impl DevicePicture {
         }
         let (matrix, range) = Default::default();
         let size_px = (width_px, height_px);
-        Ok(Self { buffer, format, size_px, corner_px: (0, 0), matrix, range, planes: kept, writer: None })
+        Ok(Self { buffer, format, size_px, corner_px: (0, 0), matrix, range, planes: kept })
     }
 
     /// The same picture with its colour encoding stated (YUV formats only look at it).
     #[must_use]
     pub fn with_color(mut self, matrix: ColorMatrix, range: ColorRange) -> Self {
         (self.matrix, self.range) = (matrix, range);
-        self
-    }
-
-    /// The same picture, which work on an order of execution of somebody else's may still be writing: the backend's own
-    /// handle for it (a `CUstream` of this device), good as long as the buffer. What reads the picture is ordered behind
-    /// all work given there so far.
-    #[must_use]
-    pub fn written_on(mut self, handle: u64) -> Self {
-        self.writer = Some(handle);
         self
     }
 
@@ -136,10 +126,6 @@ impl DevicePicture {
     /// YUV range.
     pub fn range(&self) -> ColorRange {
         self.range
-    }
-    /// Whose work is to be awaited before it is read.
-    pub fn writer(&self) -> Option<u64> {
-        self.writer
     }
 
     /// Its planes, as many as the format has: with each, the bytes of a row and the rows that come before this picture

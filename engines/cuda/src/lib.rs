@@ -13,6 +13,7 @@ mod graph;
 pub mod gstreamer;
 mod guests;
 mod kernels;
+mod lent;
 mod mark;
 mod memory;
 #[cfg(feature = "nvmm")]
@@ -31,6 +32,7 @@ pub use device::CudaDevice;
 pub use error::{CudaError, Kind};
 pub use graph::Graph;
 pub use kernels::{Ink, MaskFinder, SOURCE, Taps, compile, kernel_cache};
+pub use lent::Lent;
 pub use nvrtc::{Image, Nvrtc};
 pub use probe::{DeviceInfo, NEEDED, Probe, Version, probe};
 pub use reference::FoundMask;

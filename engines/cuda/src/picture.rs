@@ -14,7 +14,8 @@ use crate::{
     device::lock,
     error::During,
     kernels::{Kernel, arguments},
-    memory::{Block, Pinned, Region},
+    lent::Lent,
+    memory::{Block, Pinned, Region, is_ours},
 };
 pub(crate) use colour::{PictureParameter, fixed_point};
 use plan::Plan;
@@ -43,10 +44,17 @@ pub(crate) fn parameter(picture: &DevicePicture) -> Result<PictureParameter, Cud
 
 pub(crate) fn check_place(picture: &DevicePicture, device: &CudaDevice) -> Result<(), CudaError> {
     let (expected, got) = (device.place(), picture.device());
-    if expected == got {
-        return Ok(());
+    if expected != got {
+        return Err(CudaError::new(Kind::Argument, "picture", format_args!("one on {expected}"), got));
     }
-    Err(CudaError::new(Kind::Argument, "picture", format_args!("one on {expected}"), got))
+    let (buffer, lent) = (picture.buffer(), Lent::of(&**picture.buffer()));
+    let known = |array| lent.is_some_and(|lent| lent.has(array));
+    let tiled = |(plane, _)| matches!(plane, DevicePlane::Tiled { handle } if !known(handle));
+    if lent.is_none() && !is_ours(&**buffer) || picture.planes().any(tiled) {
+        let expected = format!("memory that {expected} has made or was lent");
+        return Err(CudaError::new(Kind::Argument, "picture", expected, format_args!("{buffer:?}")));
+    }
+    Ok(())
 }
 
 /// Rows without padding, plane after plane: where each plane starts and the bytes of its row, and how many bytes it is.
@@ -132,7 +140,7 @@ impl CudaDevice {
         spec: &ImageSpec,
         to: &DeviceTensor,
     ) -> Result<(), CudaError> {
-        if let Some(writer) = picture.writer() {
+        if let Some(writer) = picture.buffer().writer() {
             self.after(pictures, writer, stream)?;
         }
         if picture.planes().all(|(plane, _)| matches!(plane, DevicePlane::Rows { .. })) {
@@ -151,8 +159,8 @@ impl CudaDevice {
         }
         let Some(event) = pictures.written.as_ref().map(CudaEvent::cu_event) else { return Ok(()) };
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: who made the picture promises (`DevicePicture::written_on`) that this is a stream of this device's
-        // and lives as long as the picture's buffer, which the caller holds; the event is ours.
+        // SAFETY: only a `Lent` has a writer here, and its maker promises that this is a stream of this device's primary
+        // context, which is ours, for as long as the buffer lives, which the caller holds; the event is ours.
         unsafe { result::event::record(event, writer as usize as sys::CUstream) }.during("cuEventRecord")?;
         // SAFETY: both are ours. The wait is for the event as it was just recorded, whatever becomes of it later.
         unsafe { result::stream::wait_event(on.cu_stream(), event, flags) }.during("cuStreamWaitEvent")
@@ -200,9 +208,9 @@ impl CudaDevice {
                     copy.srcArray = std::ptr::with_exposed_provenance_mut(handle as usize);
                 }
             }
-            // SAFETY: rows were checked against their buffer, an array is one of this device's as large as the format and
-            // size say, by its maker's promise (`DevicePlane::Tiled`), and lives as long as the buffer, which `guests`
-            // holds; `raw` has room for what `packed` says, and freeing it waits for the device.
+            // SAFETY: rows were checked against their buffer; an array is one of those that the buffer's maker promises
+            // (`check_place`), and the driver refuses what reaches past it; both live as long as the buffer, which `guests`
+            // holds. `raw` has room for what `packed` says, and freeing it waits for the device.
             unsafe { sys::cuMemcpy2DAsync_v2(&copy, on.cu_stream()) }.result().during("cuMemcpy2DAsync")?;
         }
         on_device(raw, picture.format(), picture.size_px(), planes, (picture.matrix(), picture.range()))

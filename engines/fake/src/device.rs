@@ -209,6 +209,7 @@ impl fmt::Debug for FakeDevice {
 struct Held {
     address: u64,
     len_bytes: usize,
+    writer: Option<Stream>,
 }
 
 impl DeviceBuffer for Held {
@@ -220,6 +221,9 @@ impl DeviceBuffer for Held {
     }
     fn len_bytes(&self) -> usize {
         self.len_bytes
+    }
+    fn writer(&self) -> Option<u64> {
+        self.writer.map(|stream| stream.0)
     }
 }
 
@@ -253,22 +257,18 @@ impl FakeDevice {
         Self(Arc::new(Inner { state: Arc::new(Mutex::new(state)), preprocess: Arc::new(preprocess) }))
     }
 
-    /// Memory of somebody else's on this device, as a decoder lends it, with these bytes.
-    pub fn lend(&self, bytes: Vec<u8>) -> Arc<dyn DeviceBuffer> {
+    /// Memory of somebody else's on this device, as a decoder lends it, that a stream of theirs has still to write these
+    /// bytes to.
+    pub fn lend(&self, writer: Stream, bytes: Vec<u8>) -> Arc<dyn DeviceBuffer> {
         let mut state = self.state();
         let (address, len_bytes) = (state.address(bytes.len()), bytes.len());
-        state.memory.0.insert(address, bytes);
-        Arc::new(Held { address, len_bytes })
-    }
-
-    /// Gives a stream the work of filling memory with these bytes.
-    pub fn write(&self, stream: Stream, to: &Arc<dyn DeviceBuffer>, bytes: Vec<u8>) {
-        let to = to.clone();
+        state.memory.0.insert(address, vec![7; len_bytes]);
         let work = move |memory: &mut Memory| {
-            memory.0.insert(to.address(), bytes);
+            memory.0.insert(address, bytes);
             Ok(())
         };
-        self.state().push(stream, Step::Do(Box::new(work)));
+        state.push(writer, Step::Do(Box::new(work)));
+        Arc::new(Held { address, len_bytes, writer: Some(writer) })
     }
 
     /// What it was asked to do.
@@ -323,7 +323,7 @@ impl DeviceOps for FakeDevice {
         state.counts.allocations += 1;
         let address = state.address(bytes);
         state.memory.0.insert(address, vec![0; bytes]);
-        Ok(Arc::new(Held { address, len_bytes: bytes }))
+        Ok(Arc::new(Held { address, len_bytes: bytes, writer: None }))
     }
 
     fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
@@ -334,7 +334,7 @@ impl DeviceOps for FakeDevice {
         let mut state = self.state();
         state.counts.marks += 1;
         state.marks.push(None);
-        Ok(Arc::new(Held { address: state.marks.len() as u64 - 1, len_bytes: 0 }))
+        Ok(Arc::new(Held { address: state.marks.len() as u64 - 1, len_bytes: 0, writer: None }))
     }
 
     fn record(&self, stream: Stream, mark: &dyn DeviceMark) -> Result<(), EngineError> {
@@ -461,7 +461,7 @@ impl DeviceOps for FakeDevice {
             let got = format!("{:?}", picture.buffer());
             return Err(EngineError::new(Kind::Interface, "picture", "memory of this device", got));
         }
-        if let Some(writer) = picture.writer() {
+        if let Some(writer) = picture.buffer().writer() {
             self.order(Stream(writer), stream)?;
         }
         self.counted(|counts| counts.device_pictures += 1);

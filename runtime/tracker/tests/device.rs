@@ -76,12 +76,11 @@ impl Decoded {
     /// Still to be written when it is handed on.
     fn new(device: &FakeDevice, index: u64) -> Self {
         let host = squares(index);
-        let buffer = device.lend(vec![7; host.len()]);
-        device.write(DECODER, &buffer, host.clone());
+        let buffer = device.lend(DECODER, host.clone());
         let side = SIDE_PX as u32;
         let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: 3 * SIDE_PX };
         let there = DevicePicture::new(buffer, PixelFormat::Rgb, (side, side), &[rows]).unwrap();
-        Self { there: there.written_on(DECODER.0), host, fetched: Cell::new(0) }
+        Self { there, host, fetched: Cell::new(0) }
     }
 }
 

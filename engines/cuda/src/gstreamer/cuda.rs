@@ -1,11 +1,11 @@
-use std::{fmt, mem::MaybeUninit, sync::Arc};
+use std::mem::MaybeUninit;
 
 use gst::ffi;
 use sightline_core::PixelFormat;
-use sightline_engine_api::{Device, DeviceBuffer, DevicePicture, DevicePlane};
+use sightline_engine_api::{Device, DevicePicture, DevicePlane};
 
 use super::library::{expect_primary, library};
-use crate::probe::told;
+use crate::{Lent, probe::told};
 
 /// The allocator's name of `GstCudaMemory`.
 pub const CUDA_MEMORY: &str = "gst.cuda.memory";
@@ -48,13 +48,12 @@ pub fn lend_memory(
         expect_primary(context, ordinal).map_err(|got| format!("buffer in CUDA memory: {got}"))?;
         library.stream_of(memory)
     };
-    let mapped = Mapped::new(buffer, ordinal)?;
-    let picture = DevicePicture::new(Arc::new(mapped), format, size_px, planes);
-    let picture = picture.map_err(|error| error.to_string())?;
-    Ok(match written {
-        Some(stream) => picture.written_on(stream),
-        None => picture,
-    })
+    let mapped = Mapped::new(buffer)?;
+    let place = (mapped.info.data.expose_provenance() as u64, mapped.info.size);
+    // SAFETY: mapped on the device until `mapped` goes, in its primary context as was just seen; the memory keeps the stream it
+    // is written on, which is of the same context.
+    let lent = unsafe { Lent::new(ordinal, place, Vec::new(), written, mapped) };
+    DevicePicture::new(lent, format, size_px, planes).map_err(|error| error.to_string())
 }
 
 /// A buffer's one memory, if it is CUDA's.
@@ -76,23 +75,16 @@ struct Mapped {
     info: ffi::GstMapInfo,
     /// Keeps the memory.
     _buffer: gst::Buffer,
-    ordinal: u32,
 }
 
 // SAFETY: a mapping belongs to no thread; it is undone once, by whoever drops it last, and `GstMemory` counts its mappings
 // atomically.
 unsafe impl Send for Mapped {}
-// SAFETY: shared references only read two numbers.
+// SAFETY: shared references only read numbers.
 unsafe impl Sync for Mapped {}
 
-impl fmt::Debug for Mapped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of {CUDA_MEMORY} at {:p}", self.info.size, self.info.data)
-    }
-}
-
 impl Mapped {
-    fn new(buffer: gst::Buffer, ordinal: u32) -> Result<Self, String> {
+    fn new(buffer: gst::Buffer) -> Result<Self, String> {
         let memory = one_memory(&buffer)?;
         let mut info = MaybeUninit::zeroed();
         // SAFETY: the memory lives as long as the buffer; mapping locks it through a pointer that C takes as mutable and
@@ -104,19 +96,7 @@ impl Mapped {
             return Err(format!("buffer in {CUDA_MEMORY}: expected it to map on the device, got a refusal"));
         }
         // SAFETY: filled by the call that succeeded, and any bytes are a valid value.
-        Ok(Self { info: unsafe { info.assume_init() }, _buffer: buffer, ordinal })
-    }
-}
-
-impl DeviceBuffer for Mapped {
-    fn device(&self) -> Device {
-        Device::Cuda { ordinal: self.ordinal }
-    }
-    fn address(&self) -> u64 {
-        self.info.data.expose_provenance() as u64
-    }
-    fn len_bytes(&self) -> usize {
-        self.info.size
+        Ok(Self { info: unsafe { info.assume_init() }, _buffer: buffer })
     }
 }
 

@@ -6,11 +6,14 @@ use std::{
 
 use gst::ffi;
 use sightline_core::PixelFormat;
-use sightline_engine_api::{Device, DeviceBuffer, DevicePicture, DevicePlane};
+use sightline_engine_api::{Device, DevicePicture, DevicePlane};
 
-use crate::nvmm::{
-    Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, SurfacePicture, SurfacePlane, raw::Surface,
-    registered::Identity,
+use crate::{
+    Lent,
+    nvmm::{
+        Kind, Nvmm, NvmmError, Registered, SURFACE_BYTES, SurfacePicture, SurfacePlane, raw::Surface,
+        registered::Identity,
+    },
 };
 
 /// Where a registration hangs on its memory.
@@ -163,38 +166,16 @@ pub(crate) fn lend_with(
             SurfacePlane::Array { handle } => DevicePlane::Tiled { handle },
         })
         .collect();
-    let lent = LentSurface {
-        _registered: registered,
-        _buffer: buffer,
-        start,
-        bytes: (end - start) as usize,
-        device,
-    };
-    DevicePicture::new(Arc::new(lent), format, size_px, &planes)
+    let arrays = planes.iter().filter_map(|plane| match plane {
+        DevicePlane::Tiled { handle } => Some(*handle),
+        DevicePlane::Rows { .. } => None,
+    });
+    let (place, arrays) = ((start, (end - start) as usize), arrays.collect());
+    // SAFETY: a registration's planes and arrays can be read in the primary context, in which it was made, until it goes; it is of
+    // memory that the buffer keeps, and goes before it. Nobody writes it: see above.
+    let lent = unsafe { Lent::new(picture.ordinal, place, arrays, None, (registered, buffer)) };
+    DevicePicture::new(lent, format, size_px, &planes)
         .map_err(|error| NvmmError::new(Kind::Surface, error.to_string()))
-}
-
-/// A surface's planes, from the lowest address to the highest.
-#[derive(Debug)]
-struct LentSurface {
-    // In this order: the registration is of memory that the buffer keeps.
-    _registered: Arc<Registered>,
-    _buffer: gst::Buffer,
-    start: u64,
-    bytes: usize,
-    device: Device,
-}
-
-impl DeviceBuffer for LentSurface {
-    fn device(&self) -> Device {
-        self.device
-    }
-    fn address(&self) -> u64 {
-        self.start
-    }
-    fn len_bytes(&self) -> usize {
-        self.bytes
-    }
 }
 
 /// What hangs on a memory. Call with `REGISTRATIONS` locked.

@@ -148,7 +148,7 @@ mod nvmm {
             let memory = gst::Memory::from_slice(Bytes(Pool::nv12(memory_type, layout)));
             let buffer = buffer(&memory);
             let lent = lend_with(&nvmm, buffer.clone(), GPU, PixelFormat::Nv12, (6, 4)).unwrap();
-            assert_eq!((lent.device(), lent.writer()), (GPU, None), "{case}");
+            assert_eq!((lent.device(), lent.buffer().writer()), (GPU, None), "{case}");
             let frame = SurfaceFrame::with(&nvmm, &buffer).unwrap();
             for ((plane, _), surface) in lent.planes().zip(frame.picture().planes()) {
                 match (plane, *surface) {

@@ -13,7 +13,7 @@ use sightline_core::{DType, Filter, PixelFormat, TensorView};
 use sightline_engine_api::{
     Device, DeviceBuffer, DeviceOps, DevicePicture, DevicePlane, DeviceTensor, Kind, Stream,
 };
-use sightline_engine_cuda::{CudaDevice, reference};
+use sightline_engine_cuda::{CudaDevice, Lent, reference};
 
 use crate::{
     common::{COLOURS, Owned, spec},
@@ -23,34 +23,20 @@ use crate::{
 /// A stream that passes for the producer's.
 const PRODUCER: Stream = Stream(77);
 
-/// Says when it was given back.
-#[derive(Debug)]
-struct Lent {
-    of: Arc<dyn DeviceBuffer>,
-    device: Device,
+/// Keeps the memory, and says when it was given back.
+struct Keeper {
+    _of: Option<Arc<dyn DeviceBuffer>>,
     back: Arc<AtomicUsize>,
 }
 
-impl DeviceBuffer for Lent {
-    fn device(&self) -> Device {
-        self.device
-    }
-    fn address(&self) -> u64 {
-        self.of.address()
-    }
-    fn len_bytes(&self) -> usize {
-        self.of.len_bytes()
-    }
-}
-
-impl Drop for Lent {
+impl Drop for Keeper {
     fn drop(&mut self) {
         self.back.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// Memory of the device's that a picture's bytes are written to on the producer's stream; `None` where it is not written.
-fn lent(device: &CudaDevice, picture: &Owned, on: Option<Stream>, back: &Arc<AtomicUsize>) -> DevicePicture {
+/// A picture that a stream has still to write.
+fn lent(device: &CudaDevice, picture: &Owned, on: Stream, back: &Arc<AtomicUsize>) -> DevicePicture {
     let (mut bytes, mut planes) = (Vec::new(), Vec::new());
     for (data, stride) in &picture.planes {
         planes.push(DevicePlane::Rows { offset_bytes: bytes.len(), stride_bytes: *stride });
@@ -61,11 +47,12 @@ fn lent(device: &CudaDevice, picture: &Owned, on: Option<Stream>, back: &Arc<Ato
     let buffer = device.alloc(bytes.len()).unwrap();
     let shape = sightline_core::Shape::new(&[words.len()]).unwrap();
     let raw = DeviceTensor { buffer: buffer.clone(), offset_bytes: 0, dtype: DType::I64, shape };
-    if let Some(on) = on {
-        device.upload(on, TensorView::i64(&[words.len()], &words).unwrap(), &raw).unwrap();
-    }
-    let buffer = Arc::new(Lent { of: buffer, device: device.place(), back: back.clone() });
-    let lent = DevicePicture::new(buffer, picture.format, picture.size, &planes).unwrap();
+    device.upload(on, TensorView::i64(&[words.len()], &words).unwrap(), &raw).unwrap();
+    let (place, writer) = ((buffer.address(), buffer.len_bytes()), device.stream_handle(on).unwrap());
+    let keeper = Keeper { _of: Some(buffer), back: back.clone() };
+    // SAFETY: all of a buffer that the keeper has, and a stream of its device.
+    let lent = unsafe { Lent::new(0, place, Vec::new(), Some(writer), keeper) };
+    let lent = DevicePicture::new(lent, picture.format, picture.size, &planes).unwrap();
     lent.with_color(picture.color.0, picture.color.1)
 }
 
@@ -75,8 +62,7 @@ pub(crate) fn read_behind_its_writer(device: &Arc<CudaDevice>) {
         let mut picture = Owned::noise(format, (46, 34), 5, 21 + index as u64);
         picture.color = COLOURS[index % 4];
         let out = tensor(device, DType::F32, &[1, 3, 16, 20]);
-        let writer = device.stream_handle(PRODUCER).unwrap();
-        let lent = lent(device, &picture, Some(PRODUCER), &Arc::default()).written_on(writer);
+        let lent = lent(device, &picture, PRODUCER, &Arc::default());
         device.preprocess(Stream::COPY, &lent.clone().into(), &spec, &out).unwrap();
         let expected = reference::preprocess(&picture.picture(), &spec);
         assert_eq!(downloaded(device, Stream::COPY, &out), expected, "{format:?}");
@@ -93,7 +79,7 @@ pub(crate) fn held_until_read(device: &Arc<CudaDevice>) {
     let picture = Owned::noise(PixelFormat::Nv12, (46, 34), 0, 31);
     let out = tensor(device, DType::F32, &[1, 3, 16, 20]);
     for round in 0..20 {
-        let lent = lent(device, &picture, Some(Stream::COPY), &back);
+        let lent = lent(device, &picture, Stream::COPY, &back);
         device.preprocess(Stream::COPY, &lent.into(), &spec, &out).unwrap();
         assert_eq!(back.load(Ordering::SeqCst), round, "nobody has waited for the work yet");
         downloaded(device, Stream::COPY, &out);
@@ -101,7 +87,7 @@ pub(crate) fn held_until_read(device: &Arc<CudaDevice>) {
     }
     // Where nobody downloads, no more are held than the next picture finds at work.
     for _ in 0..20 {
-        let lent = lent(device, &picture, Some(Stream::COPY), &back);
+        let lent = lent(device, &picture, Stream::COPY, &back);
         device.preprocess(Stream::COPY, &lent.into(), &spec, &out).unwrap();
         device.synchronize(Stream::COPY).unwrap();
     }
@@ -150,10 +136,12 @@ pub(crate) fn tiled(device: &Arc<CudaDevice>) {
         arrays.push(array);
     }
     device.synchronize(Stream::COPY).unwrap();
-    let planes: Vec<_> =
-        arrays.iter().map(|array| DevicePlane::Tiled { handle: array.expose_provenance() as u64 }).collect();
+    let handles: Vec<u64> = arrays.iter().map(|array| array.expose_provenance() as u64).collect();
+    let planes: Vec<_> = handles.iter().map(|handle| DevicePlane::Tiled { handle: *handle }).collect();
     let back = Arc::new(AtomicUsize::new(0));
-    let buffer = Arc::new(Lent { of: device.alloc(1).unwrap(), device: device.place(), back: back.clone() });
+    let keeper = Keeper { _of: None, back: back.clone() };
+    // SAFETY: no bytes, and arrays that are destroyed below, when nothing reads them.
+    let buffer = unsafe { Lent::new(0, (0, 0), handles, None, keeper) };
     let lent = DevicePicture::new(buffer, picture.format, picture.size, &planes).unwrap();
     let lent = lent.with_color(picture.color.0, picture.color.1);
     let out = tensor(device, DType::F32, &[1, 3, 16, 20]);
@@ -172,19 +160,41 @@ pub(crate) fn tiled(device: &Arc<CudaDevice>) {
     }
 }
 
+/// Names an address, and nobody vouches for it.
+#[derive(Debug)]
+struct Anybody(Device);
+
+impl DeviceBuffer for Anybody {
+    fn device(&self) -> Device {
+        self.0
+    }
+    fn address(&self) -> u64 {
+        4096
+    }
+    fn len_bytes(&self) -> usize {
+        1 << 20
+    }
+}
+
 pub(crate) fn refusals(device: &Arc<CudaDevice>) {
     let spec = spec(20, 16, Filter::Bilinear);
     let picture = Owned::noise(PixelFormat::Rgb, (8, 8), 0, 1);
     let back = Arc::new(AtomicUsize::new(0));
-    let lent = lent(device, &picture, None, &back);
-    let elsewhere =
-        Lent { of: lent.buffer().clone(), device: Device::Cuda { ordinal: 9 }, back: Arc::default() };
-    let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: 24 };
-    let foreign = DevicePicture::new(Arc::new(elsewhere), PixelFormat::Rgb, (8, 8), &[rows]).unwrap();
+    let lent = lent(device, &picture, PRODUCER, &back);
     let out = tensor(device, DType::F32, &[1, 3, 16, 20]);
-    let error = device.preprocess(Stream::COPY, &foreign.into(), &spec, &out).unwrap_err();
-    assert_eq!(error.kind(), Kind::Interface);
-    assert_eq!(error.to_string(), "picture: expected one on cuda:0, got cuda:9");
+    let rows = DevicePlane::Rows { offset_bytes: 0, stride_bytes: 24 };
+    let tiled = DevicePlane::Tiled { handle: 4096 };
+    let elsewhere = Device::Cuda { ordinal: 9 };
+    for (buffer, plane, says) in [
+        (Arc::new(Anybody(elsewhere)) as Arc<dyn DeviceBuffer>, rows, "expected one on cuda:0, got cuda:9"),
+        (Arc::new(Anybody(device.place())), rows, "expected memory that cuda:0 has made or was lent, got"),
+        (lent.buffer().clone(), tiled, "expected memory that cuda:0 has made or was lent, got"),
+    ] {
+        let foreign = DevicePicture::new(buffer, PixelFormat::Rgb, (8, 8), &[plane]).unwrap();
+        let error = device.preprocess(Stream::COPY, &foreign.into(), &spec, &out).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interface);
+        assert!(error.to_string().starts_with(&format!("picture: {says}")), "{error}");
+    }
     // What fails after part of it was given is let go as well.
     let narrow = tensor(device, DType::F32, &[1, 3, 16, 19]);
     assert!(device.preprocess(Stream::COPY, &lent.into(), &spec, &narrow).is_err());
