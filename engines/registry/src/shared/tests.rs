@@ -1,3 +1,5 @@
+mod together;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -20,7 +22,15 @@ fn asked(model: &str) -> Asked {
 }
 
 fn fake(options: FakeOptions) -> Arc<Pool> {
-    Arc::new(Pool::new(asked("fake"), sightline_engine_fake::model(options)))
+    Arc::new(Pool::new(asked("fake"), sightline_engine_fake::model(options)).unwrap())
+}
+
+/// Waits for its turn.
+fn enter<T, P>(gate: &Gate<T, P>, deadline: Option<Instant>) -> (Inside<'_, T, P>, Duration) {
+    match gate.enter(deadline, || None) {
+        (Entered::Inside(inside, _), waited) => (inside, waited),
+        (Entered::Done(_), _) => panic!("nothing was offered"),
+    }
 }
 
 /// Runs a graph on these values, one for all elements of an input, and gives every bit of its outputs.
@@ -54,7 +64,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
-    let gate = Gate::new(());
+    let gate = Gate::<(), ()>::new((), None);
     let now = Instant::now();
     let ms = |ms| Some(now + Duration::from_millis(ms));
     // By arrival: a name and a deadline.
@@ -68,12 +78,12 @@ fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
     ];
     let (said, order) = mpsc::channel();
     thread::scope(|scope| {
-        let (inside, waited) = gate.enter(None);
+        let (inside, waited) = enter(&gate, None);
         assert!(waited < Duration::from_millis(500), "nobody was there");
         for (count, (name, deadline)) in arrivals.into_iter().enumerate() {
             let (gate, said) = (&gate, said.clone());
             scope.spawn(move || {
-                let (_inside, waited) = gate.enter(deadline);
+                let (_inside, waited) = enter(gate, deadline);
                 said.send((name, waited)).unwrap();
             });
             until("it waits", || gate.waiting() == count + 1);
@@ -90,16 +100,16 @@ fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
 
 #[test]
 fn who_has_no_deadline_is_overtaken_for_a_second_only() {
-    let gate = Gate::new(());
+    let gate = Gate::<(), ()>::new((), None);
     let (overtaken, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let began = Instant::now();
     thread::scope(|scope| {
-        let (inside, _) = gate.enter(None);
+        let (inside, _) = enter(&gate, None);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     // Always due at once, and always another one waiting.
-                    let (_inside, _) = gate.enter(Some(Instant::now()));
+                    let (_inside, _) = enter(&gate, Some(Instant::now()));
                     overtaken.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -107,7 +117,7 @@ fn who_has_no_deadline_is_overtaken_for_a_second_only() {
         }
         until("both wait", || gate.waiting() == 2);
         scope.spawn(|| {
-            let _inside = gate.enter(None);
+            let _inside = enter(&gate, None);
             stop.store(true, Ordering::Relaxed);
         });
         until("it waits", || gate.waiting() == 3);
@@ -227,7 +237,7 @@ fn a_failing_or_panicking_run_lets_the_next_one_in() {
         assert!(runs > 1, "the first run panics");
         Ok(())
     }));
-    let pool = Arc::new(Pool::new(asked("fake"), panicking));
+    let pool = Arc::new(Pool::new(asked("fake"), panicking).unwrap());
     let ((mut one, _), (mut other, _)) = (pool.handles(), pool.handles());
     catch_unwind(AssertUnwindSafe(|| run(&mut *one.image_encoder, 0.0))).expect_err("it panics");
     run(&mut *other.image_encoder, 0.0).expect("others go on");
