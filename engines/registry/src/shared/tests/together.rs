@@ -5,10 +5,10 @@ use sightline_engine_api::Port;
 
 use super::*;
 
-fn batching(options: FakeOptions) -> Arc<Pool> {
+pub(super) fn batching(options: FakeOptions, most: usize) -> Arc<Pool> {
     let options = FakeOptions { batches: true, ..options };
     let asked = Asked {
-        options: LoadOptions { batch: NonZeroUsize::new(4), ..LoadOptions::default() },
+        options: LoadOptions { batch: NonZeroUsize::new(most), ..LoadOptions::default() },
         ..asked("fake")
     };
     Arc::new(Pool::new(asked, sightline_engine_fake::model(options)).unwrap())
@@ -76,7 +76,7 @@ fn meanwhile(pool: &Arc<Pool>, values: &[f32]) -> Vec<Result<Vec<u32>, EngineErr
 #[test]
 fn runs_that_wait_together_are_one_and_give_what_they_give_alone() {
     let handle = FakeHandle::new();
-    let pool = batching(FakeOptions { handle: handle.clone(), ..FakeOptions::default() });
+    let pool = batching(FakeOptions { handle: handle.clone(), ..FakeOptions::default() }, 4);
     let mut alone = sightline_engine_fake::model(FakeOptions { batches: true, ..FakeOptions::default() });
     for values in [&[0.5, -0.25][..], &[0.5, 0.25, 1.0], &[0.1, 0.2, 0.3, 0.4], &[0.1, 0.2, 0.3, 0.4, 0.6]] {
         let before = handle.runs(GraphName::MemoryEncoder);
