@@ -32,7 +32,7 @@ use sightline_core::{FrameStamp, NormBox, ObjectId, TrackState};
 
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
-pub use encoder::{Encoded, Encoder};
+pub use encoder::{Encoded, Encoder, Encoding};
 pub use error::{Kind, TrackerError};
 pub use propose::{Proposal, ProposalOptions, Proposer};
 pub use session::Session;
