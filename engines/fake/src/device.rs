@@ -129,8 +129,7 @@ impl State {
                 ready.sort_by_key(|stream| order.iter().position(|first| first == stream).unwrap_or(64));
             }
             Schedule::Random(seed) => {
-                *seed =
-                    seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let lot = (*seed >> 33) as usize % ready.len().max(1);
                 ready.rotate_left(lot);
             }

@@ -16,8 +16,8 @@ use std::{
 };
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Pending, Stream,
-    TensorMut, TensorRef,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Pending,
+    Stream, TensorMut, TensorRef,
 };
 
 pub use self::turn::Turn;
@@ -68,7 +68,10 @@ impl SharedModel {
     /// # Errors
     /// `Kind::Unavailable` when the device has no memory to put runs together in.
     pub fn new(model: Model, batch: Option<NonZeroUsize>) -> Result<Self, EngineError> {
-        let asked = Asked { model: model.spec.name.clone(), options: LoadOptions { batch, ..LoadOptions::default() } };
+        let asked = Asked {
+            model: model.spec.name.clone(),
+            options: LoadOptions { batch, ..LoadOptions::default() },
+        };
         Ok(Self(Arc::new(Pool::new(asked, model)?)))
     }
 
@@ -297,7 +300,7 @@ impl Engine for Handle {
             }
             Entered::Inside(inside, told) => (inside, told),
         };
-        if let Some(lanes) = lanes {
+        if let Some(lanes) = lanes.filter(|_| inside[place].batch.is_some()) {
             let mut all = lanes;
             let joins = inside.invite(|other: &Parcel| {
                 let fits = (other.graph, other.stream) == (place, stream)
@@ -319,7 +322,14 @@ impl Engine for Handle {
                         *spare = told;
                         return Ok(pool.end_of(stream));
                     }
-                    Err(error) => tracing::debug!(%error, graph = shared.name, "runs that failed together go alone"),
+                    // Each run fits by itself: it is the engine that takes no more, as without a plan for it.
+                    Err(error) if error.kind() == Kind::Interface => {
+                        tracing::warn!(%error, graph = shared.name, "feeds' runs are not put together");
+                        inside[place].batch = None;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, graph = shared.name, "runs that failed together go alone");
+                    }
                 }
             }
         }

@@ -69,7 +69,8 @@ impl<P> Offer<P> {
 impl<P> Queue<P> {
     /// Who is next of those that nobody does anything for.
     fn next(&mut self) -> Option<&mut Waiting<P>> {
-        let free = self.waiting.iter_mut().filter(|one| !matches!(one.offer, Offer::Taken(_) | Offer::Done(..)));
+        let free =
+            self.waiting.iter_mut().filter(|one| !matches!(one.offer, Offer::Taken(_) | Offer::Done(..)));
         free.min_by_key(|one| one.ticket)
     }
 

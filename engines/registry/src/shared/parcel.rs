@@ -98,7 +98,8 @@ impl Parcel {
         inputs: &[TensorRef<'_>],
         outputs: &[TensorMut<'_>],
     ) -> Self {
-        let (mut given, mut taken) = spare.map_or((Vec::new(), Vec::new()), |spare| (spare.inputs, spare.outputs));
+        let (mut given, mut taken) =
+            spare.map_or((Vec::new(), Vec::new()), |spare| (spare.inputs, spare.outputs));
         for (at, input) in inputs.iter().enumerate() {
             match given.get_mut(at) {
                 Some(held) => held.take(input),

@@ -349,7 +349,8 @@ impl BaseTransformImpl for SightlineTrack {
                     Some((first, others)) => (Some(others), Some(first)),
                     None => (turn, None),
                 };
-            let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due, flights));
+            let ahead =
+                encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due, flights));
             let (belt, ahead) = ahead.transpose()?.unzip();
             threads.ahead = ahead;
             threads.join = Some(worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn)?);

@@ -85,11 +85,11 @@ impl Steps {
         for objects in each(Open::Objects, &self.objects) {
             // A plan each: either is made for what it is told.
             let several = open.contains(&Open::Pictures) && objects.is_some_and(|span| span.max > 1);
-            let pictures =
-                if several { &[Some(Pictures::One), Some(Pictures::Each)][..] } else { &[None] };
+            let pictures = if several { &[Some(Pictures::One), Some(Pictures::Each)][..] } else { &[None] };
             for pictures in pictures.iter().copied() {
                 for slots in each(Open::Slots, &self.slots) {
-                    let profile = (!open.is_empty()).then(|| profile(graph, spec, (objects, pictures), slots));
+                    let profile =
+                        (!open.is_empty()).then(|| profile(graph, spec, (objects, pictures), slots));
                     builds.push(Build { graph, objects, pictures, slots, profile });
                 }
             }

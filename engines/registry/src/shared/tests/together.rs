@@ -15,7 +15,7 @@ pub(super) fn batching(options: FakeOptions, most: usize) -> Arc<Pool> {
 }
 
 /// A graph that doubles, and refuses what is not a number.
-fn doubling(runs: Arc<Mutex<Vec<usize>>>) -> Arc<Pool> {
+fn doubling(runs: Arc<Mutex<Vec<usize>>>, most: usize) -> Arc<Pool> {
     let port =
         |name: &str| Port { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic, Dim::Fixed(3)] };
     let io = GraphIo { inputs: vec![port("feat_x")], outputs: vec![port("y")] };
@@ -27,6 +27,14 @@ fn doubling(runs: Arc<Mutex<Vec<usize>>>) -> Arc<Pool> {
         };
         runs.lock().unwrap().push(y.len() / 3);
         thread::sleep(Duration::from_millis(1));
+        if y.len() / 3 > most {
+            return Err(EngineError::new(
+                Kind::Interface,
+                "doubling",
+                format!("at most {most}"),
+                y.len() / 3,
+            ));
+        }
         if x.iter().any(|x| x.is_nan()) {
             return Err(EngineError::new(Kind::Run, "doubling", "numbers", "NaN"));
         }
@@ -109,9 +117,10 @@ fn nothing_is_put_together_unless_asked_for_on_the_processor() {
 #[test]
 fn runs_that_fail_together_are_done_one_by_one() {
     let runs = Arc::new(Mutex::new(Vec::new()));
-    let pool = doubling(Arc::clone(&runs));
+    let pool = doubling(Arc::clone(&runs), 4);
     let ended = meanwhile(&pool, &[1.0, f32::NAN, 3.0, 4.0]);
-    let kinds: Vec<_> = ended.iter().map(|end| end.as_ref().map_err(EngineError::kind).map(|y| y[0])).collect();
+    let kinds: Vec<_> =
+        ended.iter().map(|end| end.as_ref().map_err(EngineError::kind).map(|y| y[0])).collect();
     assert_eq!(
         kinds,
         [Ok(2.0_f32.to_bits()), Err(Kind::Run), Ok(6.0_f32.to_bits()), Ok(8.0_f32.to_bits())],
@@ -123,9 +132,19 @@ fn runs_that_fail_together_are_done_one_by_one() {
 }
 
 #[test]
+fn an_engine_that_takes_no_more_than_one_is_not_asked_again() {
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let pool = doubling(Arc::clone(&runs), 1);
+    for _ in 0..2 {
+        assert!(meanwhile(&pool, &[1.0, 2.0]).iter().all(Result::is_ok));
+    }
+    assert_eq!(*runs.lock().unwrap(), [2, 1, 1, 1, 1]);
+}
+
+#[test]
 fn a_panic_together_is_the_first_ones_and_the_others_go_on() {
     let runs = Arc::new(Mutex::new(Vec::new()));
-    let pool = doubling(Arc::clone(&runs));
+    let pool = doubling(Arc::clone(&runs), 4);
     let ended = meanwhile(&pool, &[1.0, 1e9, 3.0]);
     let ends: Vec<_> = ended.iter().map(Result::is_ok).collect();
     // The first one's thread is the one that panicked; the one to blame panics alone.
