@@ -23,16 +23,13 @@ impl Flight {
 
     /// Whether another run may be given. Looks, and waits for nothing.
     pub(super) fn has_room(&mut self) -> bool {
+        let Some(oldest) = self.under_way.front().filter(|_| self.spare.is_empty()) else { return true };
         // What went wrong is told by whoever gives or takes something next.
-        while let Some(oldest) = self.under_way.pop_front() {
-            if self.ops.is_past(&*oldest).unwrap_or(true) {
-                self.spare.push(oldest);
-            } else {
-                self.under_way.push_front(oldest);
-                break;
-            }
+        let over = self.ops.is_past(&**oldest).unwrap_or(true);
+        if over {
+            self.spare.extend(self.under_way.pop_front());
         }
-        !self.spare.is_empty()
+        over
     }
 
     /// A run has been given.

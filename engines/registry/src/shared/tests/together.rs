@@ -1,7 +1,8 @@
 //! Runs of several sessions as one.
 
-use sightline_core::DType;
-use sightline_engine_api::Port;
+use sightline_core::{DType, Shape};
+use sightline_engine_api::{DeviceTensor, Port};
+use sightline_engine_fake::{FakeDevice, Schedule};
 
 use super::*;
 
@@ -193,4 +194,42 @@ fn what_differs_in_more_than_its_objects_goes_alone() {
     let told = parcel([2, 3], &two);
     assert!(like(&told, [1, 3], &two[..3]) && like(&told, [2, 3], &two));
     assert!(!like(&told, [3, 4], &three) && !like(&told, [3, 2], &two));
+}
+
+/// Gives a run on zeros to a device.
+fn give(engine: &mut dyn Engine, device: &FakeDevice, stream: Stream) {
+    let io = engine.io().clone();
+    let zeros = |port: &Port| {
+        let dims: Vec<usize> =
+            port.dims.iter().map(|dim| if let Dim::Fixed(size) = dim { *size } else { 1 }).collect();
+        let shape = Shape::new(&dims).unwrap();
+        let buffer = device.alloc(shape.elements() * port.dtype.size_bytes()).unwrap();
+        DeviceTensor { buffer, offset_bytes: 0, dtype: port.dtype, shape }
+    };
+    let inputs: Vec<_> = io.inputs.iter().map(|port| TensorRef::Device(zeros(port))).collect();
+    let mut outputs: Vec<_> = io.outputs.iter().map(|port| TensorMut::Device(zeros(port))).collect();
+    drop(engine.enqueue(0, stream, &inputs, &mut outputs).unwrap());
+}
+
+#[test]
+fn a_device_is_given_two_runs_of_a_line_before_one_is_over() {
+    let handle = FakeHandle::new();
+    let options = FakeOptions { batches: true, handle: handle.clone(), ..FakeOptions::default() };
+    let device = FakeDevice::new(Schedule::First(vec![Stream::ENCODE, Stream::TRACK]), |_, _, _| Ok(()));
+    let model = device.model(sightline_engine_fake::model(options));
+    let shared = SharedModel::new(model, None).unwrap();
+    let ((mut one, _), (mut other, _)) = (shared.handles(), shared.handles());
+    let over = || handle.runs(GraphName::DecoderTrack) + handle.runs(GraphName::MemoryEncoder);
+    for given in 1..=6 {
+        // Whichever session and graph: they are one stream's.
+        let model = if given % 2 == 0 { &mut one } else { &mut other };
+        let engine = if given % 3 == 0 { &mut model.memory_encoder } else { &mut model.decoder_track };
+        give(&mut **engine, &device, Stream::TRACK);
+        assert_eq!(device.counts().runs, given);
+        assert_eq!(over(), given.saturating_sub(2), "this device does nothing that nobody looks for");
+    }
+    give(&mut *one.image_encoder, &device, Stream::ENCODE);
+    assert_eq!((over(), handle.runs(GraphName::ImageEncoder)), (4, 0), "the image encoder has its own");
+    let counts = device.counts();
+    assert_eq!((counts.waits, counts.downloads), (0, 0));
 }
