@@ -147,8 +147,11 @@ def of_model(args, model: str, rust: str, python: str, provider: str, counts: li
         add(4, "graphs", f"graphs-{precision}", ours("graphs", precision, "--runs", "2" if tiny else "20"),
             precision=precision)
     for count in [2] if tiny else [count for count in args.feeds if count > 1]:
-        add(5, "latency", f"feeds-{count}", ours("latency", precisions[0], "--feeds", str(count), *counts),
-            precision=precisions[0], objects=1, feeds=count)
+        for together in (4, 1):
+            label = f"feeds-{count}" if together > 1 else f"feeds-{count}-apart"
+            flags = ["--feeds", str(count), "--feeds-together", str(together)]
+            add(5, "latency", label, ours("latency", precisions[0], *flags, *counts),
+                precision=precisions[0], objects=1, feeds=count, together=together)
     late = ["--answers", "2", "--behind", "8", "--picture", "320x240"] if tiny else []
     add(3, "late", "late", ours("late", precisions[0], *late), precision=precisions[0])
     if not tiny:

@@ -78,7 +78,8 @@ def latency(steps: list[dict]) -> list[str]:
             continue
         ours = about["what"] == "latency"
         closed = f", closed, CUDA graphs {'on' if about['cuda_graphs'] else 'off'}" if about.get("closed") else ""
-        who = f"Sightline{closed}" if ours else f"PyTorch {about['mode']}"
+        apart = ", each feed's runs by themselves" if about.get("together") == 1 else ""
+        who = f"Sightline{closed}{apart}" if ours else f"PyTorch {about['mode']}"
         cells = [about["model"], who, about["precision"], about["objects"], about.get("feeds", 1)]
         if step["not_measured"]:
             rows.append([*cells, *missing(step, 5)])

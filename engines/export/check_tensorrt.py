@@ -52,9 +52,9 @@ def spans(steps: list[int]) -> list[tuple[int, int, int]]:
     return [(before + 1, step, step) for before, step in zip([0, *steps], steps)]
 
 
-def sizes(shape, names, objects, slots) -> tuple[list[int], ...]:
+def sizes(shape, names, objects, pictures, slots) -> tuple[list[int], ...]:
     """The three shapes of an input; `names` are those of its open sizes."""
-    known = {"objects": objects, "slots": slots, "points": POINTS}
+    known = {"objects": objects, "pictures": pictures, "slots": slots, "points": POINTS}
     return tuple([known[name][at] if size < 0 else size for size, name in zip(shape, names)] for at in range(3))
 
 
@@ -75,18 +75,21 @@ def check(log: Log, model: Path, name: str, objects: list[int], slots: list[int]
                   for given in inputs if -1 in given.shape}
     named = {size for names in open_sizes.values() for size in names if size}
     results = []
-    for some in spans(objects) if "objects" in named else [None]:
+    counts = [(some, pictures) for some in (spans(objects) if "objects" in named else [None])
+              for pictures in ([(1, 1, 1), some] if "pictures" in named and some[2] > 1 else [(1, 1, 1)])]
+    for some, pictures in counts:
         for used in spans(slots) if "slots" in named else [None]:
             config, profile = builder.create_builder_config(), builder.create_optimization_profile()
             for given in inputs:
                 if given.name in open_sizes:
-                    profile.set_shape(given.name, *sizes(given.shape, open_sizes[given.name], some, used))
+                    profile.set_shape(given.name, *sizes(given.shape, open_sizes[given.name], some, pictures, used))
             if open_sizes:
                 config.add_optimization_profile(profile)
             log.errors.clear()
             started = time.perf_counter()
             plan = builder.build_serialized_network(network, config)
-            parts = [f"{span[0]}-{span[2]} {what}" for span, what in ((some, "objects"), (used, "slots")) if span]
+            shown = ((some, "objects"), (pictures if "pictures" in named else None, "pictures"), (used, "slots"))
+            parts = [f"{span[0]}-{span[2]} {what}" for span, what in shown if span]
             results.append(Result(model.name, name, ", ".join(parts) or "-", network.num_layers, parse_s,
                                   time.perf_counter() - started, 0.0 if plan is None else plan.nbytes / 1e6,
                                   "" if plan is not None else f"builder: {'; '.join(log.errors)}"))

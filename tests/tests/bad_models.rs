@@ -136,8 +136,8 @@ fn a_shape_that_differs_only_in_the_graph_is_named_with_both() {
     for (case, from, to, says) in [
         (
             "a feature level",
-            "\"feat_s0\", dtype = \"f32\", shape = [1, 2, 32, 32]",
-            "\"feat_s0\", dtype = \"f32\", shape = [1, 2, 16, 16]",
+            "2, 32, 32]",
+            "2, 16, 16]",
             "image_encoder output \"feat_s0\": expected f32 [1,2,16,16], got f32 [1,2,32,32]",
         ),
         (

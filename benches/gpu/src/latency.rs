@@ -53,6 +53,8 @@ pub(crate) struct Latency {
     load_ms: f64,
     /// Of all feeds together, counted frames over the time they took.
     frames_per_s: f64,
+    /// Runs of graphs that were done together with other feeds', each of them counted, a counted frame.
+    joined_runs_a_frame: f64,
     /// Pictures for which a newer one was there before their turn came.
     skipped: u64,
     frame_to_mask_ms: Option<Spread>,
@@ -66,6 +68,7 @@ struct Fed {
     /// From a picture's arrival to its masks.
     waits: Vec<Duration>,
     skipped: u64,
+    joined_runs: u64,
     span: (Instant, Instant),
 }
 
@@ -100,6 +103,8 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<Latency> {
         picture: format!("{}x{}", args.picture.0, args.picture.1),
         load_ms: ms(loaded),
         frames_per_s: results().count() as f64 / (end - begin).as_secs_f64(),
+        joined_runs_a_frame: fed.iter().map(|fed| fed.joined_runs).sum::<u64>() as f64
+            / results().count().max(1) as f64,
         skipped: fed.iter().map(|fed| fed.skipped).sum(),
         frame_to_mask_ms: Spread::new(fed.iter().flat_map(|fed| fed.waits.iter().copied())),
         stages_ms: stages.into_iter().filter_map(|(name, times)| Some((name, Spread::new(times)?))).collect(),
@@ -148,6 +153,8 @@ fn feed(
     // Whoever failed is waited for too.
     together.wait();
     warm?;
+    let joined = || turn.map_or(0, Turn::joined_runs);
+    joined();
     let begin = Instant::now();
     let (mut results, mut waits, mut skipped, mut picture) = (Vec::new(), Vec::new(), 0, 0);
     for _ in 0..args.frames {
@@ -166,5 +173,5 @@ fn feed(
         waits.push(came.elapsed());
         frame += 1;
     }
-    Ok(Fed { results, waits, skipped, span: (begin, Instant::now()) })
+    Ok(Fed { results, waits, skipped, joined_runs: joined(), span: (begin, Instant::now()) })
 }

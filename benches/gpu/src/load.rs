@@ -17,6 +17,9 @@ pub(crate) struct ModelArgs {
     /// Of the processor; 0: as many as were measured to be best, or as there are
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Objects of different feeds in one run at most; 1: never, 0: 4 on a GPU, 1 on the processor
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) feeds_together: usize,
     /// Products in TensorFloat-32
     #[arg(long)]
     pub(crate) tf32: bool,
@@ -33,6 +36,7 @@ impl ModelArgs {
         LoadOptions {
             provider,
             threads: NonZeroUsize::new(self.threads),
+            batch: NonZeroUsize::new(self.feeds_together),
             gpu: GpuLoad {
                 tf32: self.tf32,
                 cuda_graphs: self.cuda_graphs,

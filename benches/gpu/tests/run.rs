@@ -42,12 +42,13 @@ fn without_a_gpu_the_bench_runs_and_says_what_it_could_not_measure() {
     for part in [
         "| golden@128 | Sightline | fp32 | 2 | 1 | ",
         "| golden@128 | Sightline | fp32 | 1 | 2 | ",
+        "| golden@128 | Sightline, each feed's runs by themselves | fp32 | 1 | 2 | ",
         "| golden@128 | fp32 | memory_attention | 0.0e+00 | yes | ",
         "at least 1 times `torch.compile` | not measured | not measured |",
     ] {
         assert!(summary.contains(part), "{part:?} in\n{summary}");
     }
-    for step in ["latency-fp32-1", "latency-fp32-2", "late", "graphs-fp32", "feeds-2"] {
+    for step in ["latency-fp32-1", "latency-fp32-2", "late", "graphs-fp32", "feeds-2", "feeds-2-apart"] {
         let kept = read(&format!("raw/golden-128-{step}.json"));
         assert!(kept.contains("\"not_measured\": null"), "{step}: {kept}");
     }
@@ -101,6 +102,7 @@ fn every_figure_of_the_matrix_is_planned() {
             "graphs-fp16",
             "graphs-fp32",
             "feeds-8",
+            "feeds-8-apart",
             "closed-plain",
             "closed-graphs",
         ] {

@@ -82,6 +82,13 @@ impl GraphIo {
         self.outputs.iter().position(|port| port.name == name)
     }
 
+    /// Whether the leading size of every port is open, so that runs for different pictures can be one run: what each
+    /// brings then lies side by side (`engines/GRAPHS.md`, *Batch*).
+    pub fn batches_pictures(&self) -> bool {
+        let mut ports = self.inputs.iter().chain(&self.outputs).peekable();
+        ports.peek().is_some() && ports.all(|port| port.dims.first() == Some(&Dim::Dynamic))
+    }
+
     /// Refuses an engine that does not have exactly these ports; the order may differ.
     ///
     /// # Errors

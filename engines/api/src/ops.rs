@@ -64,6 +64,13 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
     /// As the device reports.
     fn wait(&self, stream: Stream, mark: &dyn DeviceMark) -> Result<(), EngineError>;
 
+    /// Whether all work before the mark, as it is recorded now, is done; a mark that was never recorded is past. Looks
+    /// and waits for nothing: what went wrong in that work is told by the next call that can.
+    ///
+    /// # Errors
+    /// As the device reports.
+    fn is_past(&self, mark: &dyn DeviceMark) -> Result<bool, EngineError>;
+
     /// Work given to `after` from now on begins when all work given to `before` so far is done.
     ///
     /// # Errors

@@ -68,6 +68,16 @@ impl CudaDevice {
         unsafe { result::stream::wait_event(stream.cu_stream(), event, flags) }.during("cuStreamWaitEvent")
     }
 
+    pub(crate) fn is_mark_past(&self, mark: &dyn DeviceMark) -> Result<bool, CudaError> {
+        let event = self.known(mark)?;
+        self.context.bind_to_thread().during("cuCtxSetCurrent")?;
+        // SAFETY: as in `record_mark`.
+        match unsafe { result::event::query(event) } {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            asked => asked.during("cuEventQuery").map(|()| true),
+        }
+    }
+
     pub(crate) fn order_streams(&self, before: Stream, after: Stream) -> Result<(), CudaError> {
         let (before, after) = (self.stream(before)?, self.stream(after)?);
         after.join(&before).during("cuStreamWaitEvent")

@@ -40,6 +40,10 @@ impl DeviceOps for CudaDevice {
         Ok(self.wait_mark(stream, mark)?)
     }
 
+    fn is_past(&self, mark: &dyn DeviceMark) -> Result<bool, EngineError> {
+        Ok(self.is_mark_past(mark)?)
+    }
+
     fn order(&self, before: Stream, after: Stream) -> Result<(), EngineError> {
         Ok(self.order_streams(before, after)?)
     }

@@ -14,8 +14,8 @@ is exact:
   memory's width instead of the model's;
 * 1/sqrt(d) is part of the query weights.
 
-B counts objects. They look at one picture, so B is 1 until the first cross-attention: the first
-self-attention is computed once for all of them. Linear layers take rows [B*N,C] and so become one operator
+B counts objects. Where they look at one picture, B is 1 until the first cross-attention: the first
+self-attention is computed once for all of them. Those of several pictures bring a picture each. Linear layers take rows [B*N,C] and so become one operator
 with their bias, but for those of the MLP, whose bias costs more that way.
 """
 
@@ -101,7 +101,12 @@ class FusedValue(nn.Module):
         self.register_buffer("bias", (wo @ bv + bo).to(kind))
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x.flatten(0, 1), self.weight, self.bias)
+        return linear(in_rows(x), self.weight, self.bias)
+
+
+def in_rows(x: Tensor) -> Tensor:
+    """[B,N,C] -> [B*N,C], as a Reshape: of a Flatten shape inference does not know how many rows there are."""
+    return x.reshape(-1, int(x.shape[-1]))
 
 
 def attend(pairs: list[tuple[Tensor, Tensor]], v: Tensor) -> Tensor:
@@ -142,20 +147,20 @@ class FusedLayer(nn.Module):
         """x [1 or B,N,C], pos [1,N,C], ones [1 or B,N,1] as x; returns [B,N,C]."""
         norms, _, _, mlp, pos_at_own = self.parts
         y = norms[0](x)
-        qk = (y + pos if pos_at_own else y).flatten(0, 1)
+        qk = in_rows(y + pos if pos_at_own else y)
         y = attend([(self.query(qk, rope), self.key(qk, rope))], y)
         # Sums in rows: ONNX Runtime would put one [B,N,C] and its norm into one operator, six times as slow.
-        rows = x.flatten(0, 1) + self.value(y)
+        rows = in_rows(x) + self.value(y)
 
         q = self.cross_query(norms[1](rows), rope, ones)
-        k = self.cross_key(keys.turned.flatten(0, 1), mem_rope, keys.mask).reshape(keys.objects, -1, q.shape[2])
+        k = self.cross_key(in_rows(keys.turned), mem_rope, keys.mask).reshape(keys.objects, -1, q.shape[2])
         if self.narrow:
             pairs = [(q, k), (q @ self.still, keys.still)]
         else:
             pairs = [(q, torch.cat((k, keys.still @ self.still.T), dim=1))]
         tokens = (-1, x.shape[1])
         x = rows.unflatten(0, tokens) + self.cross_value(attend(pairs, keys.values)).unflatten(0, tokens)
-        rows = x.flatten(0, 1) + mlp(norms[2](x)).flatten(0, 1)
+        rows = in_rows(x) + in_rows(mlp(norms[2](x)))
         return rows.unflatten(0, tokens)
 
 
@@ -176,13 +181,13 @@ class FusedMemoryAttention(nn.Module):
             self.register_buffer(f"{name}_sin", tables.sin)
 
     def forward(self, x: Tensor, keys: Keys) -> Tensor:
-        """x [1,C,N]. Returns [B,N,C]."""
+        """x [1 or B,C,N]. Returns [B,N,C]."""
         if self.pos_at_input:
             x = x + self.pos_0
         x = x.transpose(1, 2)
         rope = Rope(self.rope_cos, self.rope_sin)
         mem_rope = Rope(self.mem_rope_cos, self.mem_rope_sin)
-        ones = self.ones
+        ones = self.ones.expand(x.shape[0], -1, -1)
         for layer in self.layers:
             x = layer(x, self.pos, ones, keys, rope, mem_rope)
             ones = self.ones.expand(keys.objects, -1, -1)
@@ -191,7 +196,7 @@ class FusedMemoryAttention(nn.Module):
 
 def read_memory(attention: FusedMemoryAttention, feat: Tensor, mem: Tensor, mem_pos: Tensor,
                 mem_mask: Tensor, obj_ptrs: Tensor, ptr_pos: Tensor | None, ptr_mask: Tensor) -> Tensor:
-    """feat [1,C,F,F] conditioned on mem [B,NM,T,c] (positions mem_pos [B,NM,T,c]) and obj_ptrs [B,NP,C].
+    """feat [1 or B,C,F,F] conditioned on mem [B,NM,T,c] (positions mem_pos [B,NM,T,c]) and obj_ptrs [B,NP,C].
 
     A pointer is C/c tokens; ptr_pos [B,NP,c] is the position of them all. Returns [B,C,F,F].
     """

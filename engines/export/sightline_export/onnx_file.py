@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import math
+import re
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -15,8 +16,8 @@ import torch
 from . import EXPORTER, OPSET, ExportError
 from .graph import Graph
 
-# How open sizes are called in the files.
-OBJECTS, SLOTS = "objects", "slots"
+# How open sizes are called in the files. Of pictures there are one, or as many as objects.
+OBJECTS, SLOTS, PICTURES = "objects", "slots", "pictures"
 # Numbers in a tensor, from which on a pass over it shows.
 LARGE = 2**18
 DTYPES = {onnx.TensorProto.FLOAT: "f32", onnx.TensorProto.INT64: "i64"}
@@ -48,11 +49,40 @@ def fold(path: Path) -> None:
 
 
 def known_shapes(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inner tensors' shapes in terms of the open sizes, `512*slots + 64`."""
+    """The inner tensors' shapes in terms of the open sizes, `512*slots + 64`.
+
+    Inference takes two sizes that meet in a sum for the same. So it is told that there is one picture, and then
+    that there are as many as objects: what differs between the two counts pictures.
+    """
+    one, many = shapes_for(model, 1), shapes_for(model, OBJECTS)
+    for value in many.values():
+        if value != one.get(value.name, value):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param:
+                    dim.dim_param = re.sub(rf"\b{OBJECTS}\b", PICTURES, dim.dim_param)
+    return list(many.values())
+
+
+def shapes_for(model: onnx.ModelProto, pictures: int | str) -> dict[str, onnx.ValueInfoProto]:
+    """The inner tensors' shapes for a number of pictures."""
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 
-    del model.graph.value_info[:]
-    return list(SymbolicShapeInference.infer_shapes(model, auto_merge=True).graph.value_info)
+    told = onnx.ModelProto.FromString(model.SerializeToString())
+    del told.graph.value_info[:]
+    for value in told.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == PICTURES:
+                set_size(dim, pictures)
+    inferred = SymbolicShapeInference.infer_shapes(told, auto_merge=True)
+    return {value.name: value for value in inferred.graph.value_info}
+
+
+def set_size(dim: onnx.TensorShapeProto.Dimension, size: int | str) -> None:
+    """A number, or the name of one."""
+    if isinstance(size, int):
+        dim.dim_value = size
+    else:
+        dim.dim_param = size
 
 
 def pin_reshapes(model: onnx.ModelProto) -> None:
@@ -133,11 +163,7 @@ def write(graph: Graph, path: Path) -> onnx.ModelProto:
         dims.ClearField("dim")
         named = graph.dynamic.get(value.name, {})
         for axis, size in enumerate(tensor.shape):
-            dim = dims.dim.add()
-            if axis in named:
-                dim.dim_param = named[axis]
-            else:
-                dim.dim_value = size
+            set_size(dims.dim.add(), named.get(axis, size))
     return sign(model, graph.name, path)
 
 

@@ -6,7 +6,7 @@ from typing import Callable
 import torch
 
 from .graph import Graph, Tensors
-from .onnx_file import OBJECTS, SLOTS
+from .onnx_file import OBJECTS, PICTURES, SLOTS
 
 # What is said of slots has no leading size where there is one object to say it of.
 OF_SLOTS = ("tpos_idx", "mem_mask", "ptr_tdiff", "ptr_mask")
@@ -104,13 +104,14 @@ def present(model, reference, draw, tries: int = 40) -> Tensors:
     return sample
 
 
-def stack(samples: list[Tensors]) -> Tensors:
-    """Samples of one object each as one of several: on the first one's features, in the most slots any uses."""
+def stack(samples: list[Tensors], own_pictures: bool = False) -> Tensors:
+    """Samples of one object each as one of several, in the most slots any uses: all on the first one's features, or
+    each on its own."""
     used = max((int(sample["mem_mask"].sum()) for sample in samples if "mem_mask" in sample), default=0)
     out = {}
     for name, first in samples[0].items():
         each = [sample[name][None] if name in OF_SLOTS else sample[name] for sample in samples]
-        together = first if name.startswith("feat_") else torch.cat(each)
+        together = first if name.startswith("feat_") and not own_pictures else torch.cat(each)
         out[name] = together.narrow(SLOT_AXES[name], 0, used) if name in SLOT_AXES else together
     return out
 
@@ -118,8 +119,8 @@ def stack(samples: list[Tensors]) -> Tensors:
 def one_by_one(reference: Callable[[Tensors], Tensors]) -> Callable[[Tensors], Tensors]:
     """A reference of one object for several: each by itself."""
     def run(given: Tensors) -> Tensors:
-        own = {name: value for name, value in given.items() if not name.startswith("feat_")}
-        objects = len(next(iter(own.values())))
+        objects = max(len(value) for name, value in given.items() if name not in OF_SLOTS)
+        own = {name: value for name, value in given.items() if not name.startswith("feat_") or len(value) == objects}
         made = [reference(given | {name: value[i] if name in OF_SLOTS else value[i : i + 1]
                                    for name, value in own.items()}) for i in range(objects)]
         return {name: torch.cat([one[name] for one in made]) for name in made[0]}
@@ -127,17 +128,17 @@ def one_by_one(reference: Callable[[Tensors], Tensors]) -> Callable[[Tensors], T
 
 
 def opened(graph: Graph) -> Graph:
-    """The same graph for any number of objects and of memory slots.
+    """The same graph for any number of objects and of memory slots, on one picture or each on its own.
 
-    It is traced with two objects, as one would leave constants behind, and compared on one, two and four.
+    It is traced with two of each, as one would leave constants behind, and compared on one, two and four.
     """
-    own = [name for name in (*graph.inputs, *graph.outputs) if not name.startswith("feat_")]
-    dynamic = {name: {0: OBJECTS} for name in own}
+    dynamic = {name: {0: PICTURES if name.startswith("feat_") else OBJECTS} for name in (*graph.inputs, *graph.outputs)}
     for name in SLOT_AXES.keys() & graph.inputs.keys():
         dynamic[name][SLOT_AXES[name]] = SLOTS
     ones = graph.samples
-    samples = [*(stack([one]) for one in ones), stack((ones * 2)[:2]), stack((ones * 4)[:4])]
-    return Graph(graph.name, graph.module, samples[-2], graph.outputs, one_by_one(graph.reference), samples, dynamic)
+    several = [stack((ones * 4)[:count], own) for count in (2, 4) for own in (False, True)]
+    samples = [*(stack([one]) for one in ones), *several]
+    return Graph(graph.name, graph.module, several[1], graph.outputs, one_by_one(graph.reference), samples, dynamic)
 
 
 def graphs(model, sizes: Sizes, max_cond: int, closed: bool, nets, published) -> list[Graph]:
@@ -151,8 +152,8 @@ def graphs(model, sizes: Sizes, max_cond: int, closed: bool, nets, published) ->
                for kind in ((2, False, False), (1, False, True), (1, True, True), (3, True, False))]
     frames = [give.frame(False, 3.0), give.frame(True, 3.0), give.frame(False, -3.0)]
     image = {"image": give.noise(1, 3, sizes.image, sizes.image)}
-    tracks = [present(model, published.decoder_track, lambda: {"pix_feat": give.pix_feat(), **levels})
-              for levels in [give.levels()] for _ in range(4)]
+    tracks = [present(model, published.decoder_track, lambda levels=give.levels(): {"pix_feat": give.pix_feat(), **levels})
+              for _ in range(4)]
     mask = {"mask": (give.noise(1, 1, sizes.image, sizes.image) > 0).float()}
     heads = ["low_res_mask", "iou", "obj_ptr", "object_score"]
     points = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}

@@ -146,44 +146,47 @@ impl State {
         self.streams.entry(stream).or_default().push_back(step);
     }
 
-    /// Does steps until a point is passed, in the order of the schedule.
+    /// Does steps until a point is passed.
     fn run_to(&mut self, point: u64) -> Result<(), EngineError> {
         while !self.passed[point as usize] {
-            let ready = |steps: &VecDeque<Step>| match steps.front() {
-                None => false,
-                Some(Step::Await(point)) => self.passed[*point as usize],
-                Some(_) => true,
-            };
-            let mut ready: Vec<Stream> =
-                self.streams.iter().filter(|(_, steps)| ready(steps)).map(|(stream, _)| *stream).collect();
-            match &mut self.schedule {
-                Schedule::First(order) => {
-                    ready.sort_by_key(|stream| order.iter().position(|first| first == stream).unwrap_or(64));
-                }
-                Schedule::Random(seed) => {
-                    *seed =
-                        seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    let lot = (*seed >> 33) as usize % ready.len().max(1);
-                    ready.rotate_left(lot);
-                }
-            }
-            let next = ready.first().and_then(|stream| self.streams.get_mut(stream)?.pop_front());
-            match next {
-                None => {
-                    let error =
-                        EngineError::new(Kind::Run, "fake device", "work that can go on", "a deadlock");
-                    return Err(error);
-                }
-                Some(Step::Await(_)) => {}
-                Some(Step::Pass(point)) => self.passed[point as usize] = true,
-                Some(Step::Do(work)) => {
-                    if let Err(error) = work(&mut self.memory) {
-                        self.failed.get_or_insert(error);
-                    }
-                }
+            if !self.step() {
+                return Err(EngineError::new(Kind::Run, "fake device", "work that can go on", "a deadlock"));
             }
         }
         Ok(())
+    }
+
+    /// Does the step that is first by the schedule; false if there is none.
+    fn step(&mut self) -> bool {
+        let ready = |steps: &VecDeque<Step>| match steps.front() {
+            None => false,
+            Some(Step::Await(point)) => self.passed[*point as usize],
+            Some(_) => true,
+        };
+        let mut ready: Vec<Stream> =
+            self.streams.iter().filter(|(_, steps)| ready(steps)).map(|(stream, _)| *stream).collect();
+        match &mut self.schedule {
+            Schedule::First(order) => {
+                ready.sort_by_key(|stream| order.iter().position(|first| first == stream).unwrap_or(64));
+            }
+            Schedule::Random(seed) => {
+                *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let lot = (*seed >> 33) as usize % ready.len().max(1);
+                ready.rotate_left(lot);
+            }
+        }
+        let next = ready.first().and_then(|stream| self.streams.get_mut(stream)?.pop_front());
+        match next {
+            None => return false,
+            Some(Step::Await(_)) => {}
+            Some(Step::Pass(point)) => self.passed[point as usize] = true,
+            Some(Step::Do(work)) => {
+                if let Err(error) = work(&mut self.memory) {
+                    self.failed.get_or_insert(error);
+                }
+            }
+        }
+        true
     }
 }
 
@@ -351,6 +354,16 @@ impl DeviceOps for FakeDevice {
             state.push(stream, Step::Await(point));
         }
         Ok(())
+    }
+
+    /// Being looked at, it goes one step on: what nobody looks at or waits for stands still.
+    fn is_past(&self, mark: &dyn DeviceMark) -> Result<bool, EngineError> {
+        let mut state = self.state();
+        let Some(point) = state.marks[mark.handle() as usize] else { return Ok(true) };
+        if !state.passed[point as usize] {
+            state.step();
+        }
+        Ok(state.passed[point as usize])
     }
 
     fn order(&self, before: Stream, after: Stream) -> Result<(), EngineError> {

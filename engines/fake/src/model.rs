@@ -36,6 +36,9 @@ pub struct FakeOptions {
     pub min_object_score: Option<f32>,
     /// Whether stored memories are rounded to bfloat16.
     pub round_to_bf16: bool,
+    /// Memory attention, track decoder and memory encoder take several objects at once, on one picture or each on its
+    /// own.
+    pub batches: bool,
     /// Added to every run of every graph, by sleeping.
     pub delay: Duration,
     /// Runs that fail.
@@ -56,6 +59,7 @@ impl Default for FakeOptions {
             stride: 1,
             min_object_score: None,
             round_to_bf16: false,
+            batches: false,
             delay: Duration::ZERO,
             faults: Vec::new(),
             handle: FakeHandle::new(),
@@ -145,7 +149,10 @@ fn spec(options: &FakeOptions) -> ModelSpec {
 
     let mut graphs = BTreeMap::new();
     let mut add = |name: GraphName, inputs: Vec<Port>, outputs: Vec<Port>| {
-        let io = GraphIo { inputs, outputs };
+        let mut io = GraphIo { inputs, outputs };
+        if options.batches && BATCHED.contains(&name) {
+            io.inputs.iter_mut().chain(&mut io.outputs).for_each(open);
+        }
         graphs.insert(name, GraphSpec { file: PathBuf::new(), sha256: String::new(), io });
     };
     add(GraphName::ImageEncoder, vec![f32("image", &[1, 3, SIDE_PX, SIDE_PX])], vec![top()]);
@@ -196,6 +203,18 @@ fn spec(options: &FakeOptions) -> ModelSpec {
     }
 }
 
+/// The graphs that may take several objects at once.
+const BATCHED: [GraphName; 3] =
+    [GraphName::MemoryAttention, GraphName::DecoderTrack, GraphName::MemoryEncoder];
+
+/// Opens a port's leading size, which what is said of slots has only then.
+fn open(port: &mut Port) {
+    if matches!(port.name.as_str(), "tpos_idx" | "mem_mask" | "ptr_tdiff" | "ptr_mask") {
+        port.dims.insert(0, Dim::Fixed(1));
+    }
+    port.dims[0] = Dim::Dynamic;
+}
+
 fn engine(graph: GraphName, spec: &ModelSpec, handle: &FakeHandle) -> Box<dyn Engine> {
     let io = spec.graphs.get(&graph).map(|graph| graph.io.clone()).unwrap_or_default();
     let (ports, handle) = (io.clone(), handle.clone());
@@ -203,13 +222,55 @@ fn engine(graph: GraphName, spec: &ModelSpec, handle: &FakeHandle) -> Box<dyn En
     Box::new(FnEngine::new(graph.as_str(), io, move |inputs, outputs| {
         let begun = handle.begin(graph, &ports, inputs);
         let result = begun.and_then(|()| {
-            let inputs = Inputs { io: &ports, tensors: inputs };
-            let outputs = Outputs { io: &ports, tensors: outputs };
-            run(graph, &inputs, outputs, pointers)
+            one_by_one(&ports, inputs, outputs, |inputs, outputs| run(graph, &inputs, outputs, pointers))
         });
         handle.end(graph);
         result
     }))
+}
+
+/// Runs for each object of a batch, on its own picture or on the one there is.
+fn one_by_one(
+    io: &GraphIo,
+    inputs: &[TensorRef<'_>],
+    outputs: &mut [TensorMut<'_>],
+    mut run: impl FnMut(Inputs<'_>, Outputs<'_, '_>) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    if !io.batches_pictures() {
+        return run(Inputs { io, tensors: inputs }, Outputs { io, tensors: outputs });
+    }
+    let objects = outputs.first().map_or(1, |output| output.shape().dims()[0]);
+    for object in 0..objects {
+        let inputs: Vec<TensorRef<'_>> = inputs
+            .iter()
+            .map(|input| match input {
+                TensorRef::Host(TensorView::F32(shape, data)) => {
+                    let leading = shape.dims()[0];
+                    if leading != objects && leading != 1 {
+                        let expected = format!("a leading size of 1 or {objects}");
+                        return Err(EngineError::new(Kind::Interface, "fake batch", expected, leading));
+                    }
+                    let size = data.len() / leading;
+                    let at = if leading == 1 { 0 } else { object * size };
+                    Ok(TensorView::f32(&[size], &data[at..at + size])?.into())
+                }
+                other => Ok(other.clone()),
+            })
+            .collect::<Result<_, EngineError>>()?;
+        let mut outputs: Vec<TensorMut<'_>> = outputs
+            .iter_mut()
+            .map(|output| match output {
+                TensorMut::Host(TensorViewMut::F32(_, data)) => {
+                    let size = data.len() / objects;
+                    let part = &mut data[object * size..(object + 1) * size];
+                    Ok(TensorViewMut::f32(&[size], part)?.into())
+                }
+                _ => Err(not_on_host("output")),
+            })
+            .collect::<Result<_, EngineError>>()?;
+        run(Inputs { io, tensors: &inputs }, Outputs { io, tensors: &mut outputs })?;
+    }
+    Ok(())
 }
 
 fn run(

@@ -147,6 +147,12 @@ fn per_object(spec: &ModelSpec, graph: GraphName, mut port: Port) -> Port {
     port
 }
 
+/// Whether the objects of a run may bring a picture each: then all levels have open leading sizes.
+fn brings_pictures(spec: &ModelSpec, graph: GraphName) -> bool {
+    let ports = spec.graphs.get(&graph).map(|graph| graph.io.inputs.as_slice()).unwrap_or_default();
+    ports.iter().any(|port| port.name.starts_with("feat_") && port.dims.first() == Some(&Dynamic))
+}
+
 fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
     let memory = &spec.memory;
     let slots = memory.slots();
@@ -171,7 +177,11 @@ fn rule(spec: &ModelSpec, name: GraphName, features: &[Port]) -> Rule {
         }
         Port { name: "pix_feat".to_owned(), dtype: DType::F32, dims }
     };
-    let mut inputs = features.to_vec();
+    let own_pictures = brings_pictures(spec, name);
+    let mut inputs: Vec<Port> = features
+        .iter()
+        .map(|port| if own_pictures { per_object(spec, name, port.clone()) } else { port.clone() })
+        .collect();
     let mut required = Vec::new();
     let mut decoder_outputs =
         vec![low_res("low_res_mask"), object(f32("iou", &[1, 1])), object(f32("object_score", &[1, 1]))];
@@ -319,13 +329,14 @@ mod tests {
 
     #[test]
     fn the_fake_model_fulfils_the_contract() {
-        for bits in 0..16_u32 {
+        for bits in 0..32_u32 {
             let on = |bit: u32| bits & (1 << bit) != 0;
             let options = FakeOptions {
                 pointers: on(0),
                 prev_mask: on(1),
                 prompt_pix_feat: on(2),
                 mask_decoder: on(3),
+                batches: on(4),
                 recent: 2,
                 max_cond: 2,
                 ..FakeOptions::default()

@@ -27,7 +27,7 @@ use sightline_engine_api::Kind;
 pub use files::{ModelEntry, ModelSource, installed, resolve, shelves};
 pub use load::{GpuLoad, LoadOptions, default_threads, load};
 pub use provider::Provider;
-pub use shared::{Turn, shared};
+pub use shared::{SharedModel, Turn, shared};
 /// Plans of TensorRT as files; there in every build.
 pub use sightline_engine_tensorrt::plan;
 pub use tensorrt::{examine_plans, probe_tensorrt};

@@ -24,6 +24,9 @@ pub struct LoadOptions {
     pub onnxruntime: Option<PathBuf>,
     /// What only a GPU's providers look at.
     pub gpu: GpuLoad,
+    /// Objects of different sessions that one run of [`shared`](crate::shared) engines takes at most, where a graph lets
+    /// them; 1 for never. `None`: 4 on a device, and 1 on the processor, which takes as long for two as for one twice.
+    pub batch: Option<NonZeroUsize>,
 }
 
 /// How a model is loaded on a GPU (`engines/ort/README.md`).

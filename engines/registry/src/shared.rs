@@ -1,6 +1,9 @@
 //! One set of engines for many sessions: loaded once, run by whoever's deadline comes first.
 
+mod batch;
+mod flight;
 mod gate;
+mod parcel;
 mod turn;
 
 #[cfg(test)]
@@ -8,16 +11,22 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream,
-    TensorMut, TensorRef,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Pending,
+    Stream, TensorMut, TensorRef,
 };
 
-use self::gate::Gate;
 pub use self::turn::Turn;
+use self::{
+    batch::Batch,
+    flight::Flight,
+    gate::{Entered, Gate, Inside},
+    parcel::Parcel,
+};
 use crate::{GpuLoad, LoadOptions, load};
 
 /// The groups there are. A group ends with the last handle on its engines.
@@ -26,8 +35,14 @@ static GROUPS: Mutex<BTreeMap<String, Weak<Pool>>> = Mutex::new(BTreeMap::new())
 /// As [`load`], but the first call for a group loads the engines, and later ones give handles on the same: models of
 /// their own to their sessions, at no further memory. They are freed with the last of these models.
 ///
-/// Each graph is run by one session at a time; of those that wait, the one whose [`Turn`] has the earliest deadline
-/// goes next. Different graphs run at the same time, so one session's image encoder overlaps another's tracking.
+/// On the processor each graph is run by one session at a time, and different graphs at the same time. A device is given
+/// image encoders in one line and all other graphs in another, each not more than two runs before one of them is over.
+/// Of those who wait in a line, the one whose [`Turn`] has the earliest deadline goes next.
+///
+/// Whose turn it is takes those along who are next after it with runs of the same graph and sizes, if the graph lets
+/// objects bring a picture each (`engines/GRAPHS.md`, *Batch*) and they are [`LoadOptions::batch`] at most. Nobody ever
+/// waits for company. Runs that fail together are done over one by one, so that each session has its own errors.
+///
 /// Waits while another group is being loaded.
 ///
 /// # Errors
@@ -35,6 +50,35 @@ static GROUPS: Mutex<BTreeMap<String, Weak<Pool>>> = Mutex::new(BTreeMap::new())
 pub fn shared(group: &str, name_or_dir: &str, options: &LoadOptions) -> Result<(Model, Turn), EngineError> {
     let asked = Asked { model: name_or_dir.to_owned(), options: options.clone() };
     join(group, asked, || load(name_or_dir, options))
+}
+
+/// One set of engines that was loaded elsewhere, for sessions as [`shared`] has them.
+#[derive(Clone)]
+pub struct SharedModel(Arc<Pool>);
+
+impl std::fmt::Debug for SharedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedModel").field("name", &self.0.spec.name).finish_non_exhaustive()
+    }
+}
+
+impl SharedModel {
+    /// `batch` is [`LoadOptions::batch`].
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when the device has no memory to put runs together in.
+    pub fn new(model: Model, batch: Option<NonZeroUsize>) -> Result<Self, EngineError> {
+        let asked = Asked {
+            model: model.spec.name.clone(),
+            options: LoadOptions { batch, ..LoadOptions::default() },
+        };
+        Ok(Self(Arc::new(Pool::new(asked, model)?)))
+    }
+
+    /// Engines for another session, and its place among those who share them.
+    pub fn handles(&self) -> (Model, Turn) {
+        self.0.handles()
+    }
 }
 
 /// What a group was loaded as.
@@ -46,7 +90,7 @@ struct Asked {
 
 impl std::fmt::Display for Asked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let LoadOptions { provider, threads, spinning, onnxruntime, gpu } = &self.options;
+        let LoadOptions { provider, threads, spinning, onnxruntime, gpu, batch } = &self.options;
         write!(f, "model {:?} with provider {provider}, ", self.model)?;
         match threads {
             Some(threads) => write!(f, "threads {threads}")?,
@@ -55,6 +99,9 @@ impl std::fmt::Display for Asked {
         write!(f, ", spinning {spinning}")?;
         if let Some(path) = onnxruntime {
             write!(f, ", ONNX Runtime {}", path.display())?;
+        }
+        if let Some(batch) = batch {
+            write!(f, ", {batch} together")?;
         }
         if *gpu == GpuLoad::default() { Ok(()) } else { write!(f, ", {gpu:?}") }
     }
@@ -75,7 +122,7 @@ fn join(
             return Err(EngineError::new(Kind::Model, subject, &pool.asked, asked));
         }
         None => {
-            let pool = Arc::new(Pool::new(asked, load()?));
+            let pool = Arc::new(Pool::new(asked, load()?)?);
             groups.insert(group.to_owned(), Arc::downgrade(&pool));
             pool
         }
@@ -84,15 +131,19 @@ fn join(
     Ok(pool.handles())
 }
 
+/// Objects that run together on a device unless told otherwise, as many as a session's own do at most.
+const TOGETHER: usize = 4;
+
 /// A group's engines.
 struct Pool {
     asked: Asked,
     spec: ModelSpec,
     engines: Vec<Shared>,
+    lines: Vec<Gate<Vec<Member>, Parcel>>,
     ops: Option<Arc<dyn DeviceOps>>,
 }
 
-/// An engine, and what is known of it without waiting for it.
+/// What is known of an engine without waiting for it, and where it is.
 struct Shared {
     graph: GraphName,
     name: String,
@@ -100,21 +151,16 @@ struct Shared {
     device: Device,
     provider: String,
     contexts: usize,
-    gate: Gate<Box<dyn Engine>>,
+    /// Its line, and its place among those of the line.
+    at: (usize, usize),
+    /// Objects of different sessions that it runs together at most; 1 for none.
+    together: usize,
 }
 
-impl Shared {
-    fn new((graph, engine): (GraphName, Box<dyn Engine>)) -> Self {
-        Self {
-            graph,
-            name: engine.name().to_owned(),
-            io: engine.io().clone(),
-            device: engine.device(),
-            provider: engine.provider().to_owned(),
-            contexts: engine.contexts(),
-            gate: Gate::new(engine),
-        }
-    }
+/// An engine of a line.
+struct Member {
+    engine: Box<dyn Engine>,
+    batch: Option<Batch>,
 }
 
 /// Every graph but `mask_downsample`, which a model may lack, in the order in which a pool keeps them.
@@ -127,7 +173,9 @@ const ALWAYS: [GraphName; 5] = [
 ];
 
 impl Pool {
-    fn new(asked: Asked, model: Model) -> Self {
+    /// # Errors
+    /// `Kind::Unavailable` when the device has no memory for batches.
+    fn new(asked: Asked, model: Model) -> Result<Self, EngineError> {
         let always = [
             model.image_encoder,
             model.memory_attention,
@@ -135,17 +183,44 @@ impl Pool {
             model.decoder_prompt,
             model.memory_encoder,
         ];
-        let engines = ALWAYS
+        let named = ALWAYS
             .into_iter()
             .zip(always)
             .chain(model.mask_downsample.map(|engine| (GraphName::MaskDownsample, engine)));
-        Self { asked, spec: model.spec, engines: engines.map(Shared::new).collect(), ops: model.device }
+        let ops = model.device;
+        let most = match asked.options.batch {
+            Some(most) => most.get(),
+            None => ops.as_ref().map_or(1, |_| TOGETHER),
+        };
+        let (mut engines, mut members) = (Vec::new(), Vec::<Vec<Member>>::new());
+        for (graph, engine) in named {
+            let batch = Batch::new(engine.io(), most, model.spec.memory.slots(), ops.as_ref())?;
+            // A device's streams: the image encoder's, and all others'.
+            let line = if ops.is_some() { members.len().min(1) } else { members.len() };
+            if line == members.len() {
+                members.push(Vec::new());
+            }
+            engines.push(Shared {
+                graph,
+                name: engine.name().to_owned(),
+                io: engine.io().clone(),
+                device: engine.device(),
+                provider: engine.provider().to_owned(),
+                contexts: engine.contexts(),
+                at: (line, members[line].len()),
+                together: batch.as_ref().map_or(1, Batch::most),
+            });
+            members[line].push(Member { engine, batch });
+        }
+        let line = |members| Ok(Gate::new(members, ops.clone().map(Flight::new).transpose()?));
+        let lines = members.into_iter().map(line).collect::<Result<_, EngineError>>()?;
+        Ok(Self { asked, spec: model.spec, engines, lines, ops })
     }
 
     fn handles(self: &Arc<Self>) -> (Model, Turn) {
         let turn = Turn::new();
         let handle = |at: usize| -> Box<dyn Engine> {
-            Box::new(Handle { pool: Arc::clone(self), at, turn: turn.clone() })
+            Box::new(Handle { pool: Arc::clone(self), at, turn: turn.clone(), spare: None })
         };
         let model = Model {
             spec: self.spec.clone(),
@@ -166,6 +241,8 @@ struct Handle {
     pool: Arc<Pool>,
     at: usize,
     turn: Turn,
+    /// What the last run was told in.
+    spare: Option<Parcel>,
 }
 
 impl Handle {
@@ -195,7 +272,8 @@ impl Engine for Handle {
         self.shared().contexts
     }
 
-    /// Waits for its turn first. On a device it is the order in which runs are given to it that is kept.
+    /// Waits for its turn first, or for another session to do it along with its own. On a device it is the order in which
+    /// runs are given to it that is kept.
     fn enqueue(
         &mut self,
         context: usize,
@@ -203,9 +281,99 @@ impl Engine for Handle {
         inputs: &[TensorRef<'_>],
         outputs: &mut [TensorMut<'_>],
     ) -> Result<Event, EngineError> {
-        let shared = self.shared();
-        let (mut engine, waited) = shared.gate.enter(self.turn.deadline(shared.graph));
-        self.turn.add(shared.graph, waited);
-        engine.enqueue(context, stream, inputs, outputs)
+        let Self { pool, at, turn, spare } = self;
+        let shared = &pool.engines[*at];
+        let (line, place) = shared.at;
+        let lanes = match shared.together {
+            1 => None,
+            most => parcel::lanes(&shared.name, &shared.io, inputs, outputs).filter(|lanes| *lanes < most),
+        };
+        let mut tell = || Some(Parcel::of(spare.take(), (place, stream, lanes?), inputs, outputs));
+        let (entered, waited) = pool.lines[line].enter(turn.deadline(shared.graph), &mut tell);
+        turn.add(shared.graph, waited);
+        let (mut inside, mut told) = match entered {
+            Entered::Done(parcel) => {
+                parcel.deliver(outputs);
+                *spare = Some(parcel);
+                turn.joined(shared.graph);
+                return Ok(pool.end_of(stream));
+            }
+            Entered::Inside(inside, told) => (inside, told),
+        };
+        if let Some(lanes) = lanes.filter(|_| inside[place].batch.is_some()) {
+            let mut all = lanes;
+            let joins = inside.invite(|other: &Parcel| {
+                let fits = (other.graph, other.stream) == (place, stream)
+                    && all + other.lanes <= shared.together
+                    && other.is_like(inputs, outputs);
+                all += if fits { other.lanes } else { 0 };
+                fits
+            });
+            if joins > 0 && told.is_none() {
+                told = tell();
+            }
+            if let Some(own) = told.as_mut().filter(|_| joins > 0) {
+                match together(&mut inside, own) {
+                    Ok(()) => {
+                        inside.begun(stream);
+                        inside.done();
+                        own.deliver(outputs);
+                        turn.joined(shared.graph);
+                        *spare = told;
+                        return Ok(pool.end_of(stream));
+                    }
+                    // Each run fits by itself: it is the engine that takes no more, as without a plan for it.
+                    Err(error) if error.kind() == Kind::Interface => {
+                        tracing::warn!(%error, graph = shared.name, "feeds' runs are not put together");
+                        inside[place].batch = None;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, graph = shared.name, "runs that failed together go alone");
+                    }
+                }
+            }
+        }
+        *spare = told;
+        let event = inside[place].engine.enqueue(context, stream, inputs, outputs)?;
+        inside.begun(stream);
+        Ok(event)
+    }
+}
+
+/// Does one's own run and those that were taken along as one.
+fn together(inside: &mut Inside<'_, Vec<Member>, Parcel>, own: &mut Parcel) -> Result<(), EngineError> {
+    let (members, others) = inside.with_company();
+    let Member { engine, batch } = &mut members[own.graph];
+    match batch {
+        Some(batch) => batch.run(&mut **engine, own.stream, own, others),
+        None => Err(EngineError::new(Kind::Interface, engine.name(), "a batch", "none")),
+    }
+}
+
+impl Pool {
+    /// The end of what a stream was given.
+    fn end_of(&self, stream: Stream) -> Event {
+        match &self.ops {
+            Some(ops) => Event::pending(Box::new(OnStream { ops: Arc::clone(ops), stream })),
+            None => Event::done(),
+        }
+    }
+}
+
+/// A run among others on a stream: over when the stream is.
+#[derive(Debug)]
+struct OnStream {
+    ops: Arc<dyn DeviceOps>,
+    stream: Stream,
+}
+
+impl Pending for OnStream {
+    fn wait(self: Box<Self>) -> Result<(), EngineError> {
+        self.ops.download(self.stream, &mut [])
+    }
+
+    /// Nobody knows without waiting.
+    fn is_done(&self) -> bool {
+        false
     }
 }

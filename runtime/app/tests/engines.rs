@@ -111,9 +111,9 @@ fn a_line_for_each_major() {
     let attention = |typed: &str, cache: &str, more: &str| {
         format!(
             "--onnx={root}/model/memory_attention.onnx{typed} \
-             --minShapes=mem:2x4x64x8,mem_mask:2x4,obj_ptrs:2x17x16,ptr_mask:2x17,ptr_tdiff:2x17,tpos_idx:2x4 \
-             --optShapes=mem:4x8x64x8,mem_mask:4x8,obj_ptrs:4x17x16,ptr_mask:4x17,ptr_tdiff:4x17,tpos_idx:4x8 \
-             --maxShapes=mem:4x8x64x8,mem_mask:4x8,obj_ptrs:4x17x16,ptr_mask:4x17,ptr_tdiff:4x17,tpos_idx:4x8 \
+             --minShapes=feat_s2:2x16x8x8,mem:2x4x64x8,mem_mask:2x4,obj_ptrs:2x17x16,ptr_mask:2x17,ptr_tdiff:2x17,tpos_idx:2x4 \
+             --optShapes=feat_s2:4x16x8x8,mem:4x8x64x8,mem_mask:4x8,obj_ptrs:4x17x16,ptr_mask:4x17,ptr_tdiff:4x17,tpos_idx:4x8 \
+             --maxShapes=feat_s2:4x16x8x8,mem:4x8x64x8,mem_mask:4x8,obj_ptrs:4x17x16,ptr_mask:4x17,ptr_tdiff:4x17,tpos_idx:4x8 \
              --saveEngine={root}/model/engines/.building-PID/plan --timingCacheFile={cache} \
              --builderOptimizationLevel=4 --memPoolSize=workspace:2048 --profilingVerbosity=detailed --skipInference{more}"
         )
@@ -127,18 +127,20 @@ fn a_line_for_each_major() {
     let output = bench.run("build", &sizes);
     succeeded(&output);
     let told = bench.told();
-    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!(told.len(), 6, "{told:?}");
     let cache = format!("{root}/cache/sightline/engines/timing-trt10.3.0.cache");
-    assert_eq!(without_pid(&told[3]), attention(" --stronglyTyped", &cache, ""));
+    assert_eq!(without_pid(&told[5]), attention(" --stronglyTyped", &cache, ""));
     assert!(
-        stdout(&output).contains("[4/4] memory_attention, 2 to 4 objects, 4 to 8 slots: memory_attention-")
+        stdout(&output).contains(
+            "[6/6] memory_attention, 2 to 4 objects, 4 to 8 slots, a picture each: memory_attention-"
+        )
     );
     assert!(stderr(&output).contains("[I] SMs: 16"), "progress is passed on: {}", stderr(&output));
     bench.tool("110400", 16, &format!("printf '{PLAN}' > \"$plan\""));
     let mine = bench.path("mine.cache").display().to_string();
     let more = ["--version-compatible", "--timing-cache", &mine];
     succeeded(&bench.run("build", &[&sizes[..], &more[..]].concat()));
-    assert_eq!(without_pid(&bench.told()[3]), attention("", &mine, " --versionCompatible"));
+    assert_eq!(without_pid(&bench.told()[5]), attention("", &mine, " --versionCompatible"));
 }
 
 #[test]
@@ -146,10 +148,10 @@ fn plans_are_kept_with_what_they_are_for() {
     let bench = Bench::new();
     let output = bench.run("build", &["--precision", "fp32", "--objects", "1,4"]);
     succeeded(&output);
-    // Three graphs of objects twice, three others once.
-    assert_eq!(bench.told().len(), 9, "{}", stdout(&output));
+    // Three graphs for one object, for several of one picture and for several with one each; three others once.
+    assert_eq!(bench.told().len(), 12, "{}", stdout(&output));
     let plans = bench.plans();
-    assert_eq!(plans.len(), 18, "{plans:?}");
+    assert_eq!(plans.len(), 24, "{plans:?}");
     let plan =
         plans.iter().find(|name| name.starts_with("decoder_prompt") && name.ends_with(".plan")).unwrap();
     assert!(plan.contains("-trt10.3.0-sm87-fp32-"), "{plan}");
@@ -307,12 +309,11 @@ fn dry_runs_say_the_lines() {
     succeeded(&none);
     assert!(stderr(&none).contains("these are the lines for TensorRT 10.3"), "{}", stderr(&none));
     let text = stdout(&none);
-    assert!(
-        text.starts_with(
-            "# decoder_track, 4 objects\ntrtexec --onnx=decoder_track-fp16.onnx --stronglyTyped"
-        )
-    );
-    assert!(text.contains("--minShapes=pix_feat:4x16x8x8 --optShapes=pix_feat:4x16x8x8 "), "{text}");
+    assert!(text.starts_with(
+        "# decoder_track, 4 objects, of one picture\ntrtexec --onnx=decoder_track-fp16.onnx --stronglyTyped"
+    ));
+    assert!(text.contains("--minShapes=feat_s0:1x2x32x32,feat_s1:1x4x16x16,pix_feat:4x16x8x8 --optShapes="));
+    assert!(text.contains("--minShapes=feat_s0:4x2x32x32,feat_s1:4x4x16x16,pix_feat:4x16x8x8 --optShapes="));
     assert!(bench.told().is_empty() && bench.plans().is_empty());
 }
 

@@ -90,6 +90,8 @@ macro_rules! each_key {
         $use!(live, max_fps);
         $use!(live, forecast);
         $use!(live, encode_ahead);
+        $use!(live, frames_in_flight);
+        $use!(live, feeds_together);
         $use!(live, lost_after_s);
         $use!(llm, url);
         $use!(llm, model);

@@ -42,6 +42,8 @@ pub struct LiveLayer {
     pub max_fps: Option<f64>,
     pub forecast: Option<bool>,
     pub encode_ahead: Option<EncodeAhead>,
+    pub frames_in_flight: Option<u32>,
+    pub feeds_together: Option<u32>,
     pub lost_after_s: Option<f64>,
 }
 
@@ -60,6 +62,10 @@ pub struct LiveSettings {
     pub forecast: bool,
     /// Whether the image encoder runs a frame ahead.
     pub encode_ahead: EncodeAhead,
+    /// Frames with buffers of their own where it does, 2 to 8.
+    pub frames_in_flight: u32,
+    /// Objects of different feeds in one run at most, up to 16; 0 for what is best where the engines run.
+    pub feeds_together: u32,
     /// A camera is silent for so long and its objects are lost, at most 10 minutes.
     pub lost_after: Duration,
 }
@@ -99,6 +105,8 @@ impl LiveLayer {
             max_fps: Some(within("live.max_fps", self.max_fps, 0.0..=10_000.0)?).filter(|fps| *fps > 0.0),
             forecast: given("live.forecast", self.forecast)?,
             encode_ahead: given("live.encode_ahead", self.encode_ahead)?,
+            frames_in_flight: within("live.frames_in_flight", self.frames_in_flight, 2..=8)?,
+            feeds_together: within("live.feeds_together", self.feeds_together, 0..=16)?,
             lost_after,
         })
     }
@@ -128,6 +136,8 @@ mod tests {
     fn what_cannot_be_is_refused_by_key() {
         for (text, message) in [
             ("[live]\nmax_age_ms = 600001", "live.max_age_ms: expected 0 to 600000, got 600001"),
+            ("[live]\nframes_in_flight = 1", "live.frames_in_flight: expected 2 to 8, got 1"),
+            ("[live]\nfeeds_together = 17", "live.feeds_together: expected 0 to 16, got 17"),
             ("[live]\nmax_fps = -1", "live.max_fps: expected 0 to 10000, got -1"),
             ("[live]\nlost_after_s = 601", "live.lost_after_s: expected 0 to 600 seconds, got 601"),
             (

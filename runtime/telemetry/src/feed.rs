@@ -37,6 +37,7 @@ pub struct FeedMetrics {
     buffers: [Counter; 3],
     stages: [Histogram; 7],
     frame_to_mask: Histogram,
+    joined_runs: Counter,
     mask_age: Histogram,
     looked_age: Histogram,
     objects: [Gauge; 3],
@@ -73,6 +74,7 @@ impl FeedMetrics {
             frames: outcomes.map(|outcome| (outcome, frames(&telemetry, feed, outcome))).collect(),
             buffers: ["fresh", "coasted", "none"].map(buffers),
             stages: StageTimes::default().named().map(stage),
+            joined_runs: counter(Metric::JoinedRuns),
             frame_to_mask: histogram(Metric::FrameToMask),
             mask_age: histogram(Metric::MaskAge),
             looked_age: histogram(Metric::LookedAge),
@@ -101,6 +103,11 @@ impl FeedMetrics {
     pub fn camera_frames(&self, frames: u64, door_drops: u64) {
         self.camera_frames.increment(frames);
         self.door_drops.increment(door_drops);
+    }
+
+    /// So many more runs of shared engines were done together with other feeds'.
+    pub fn joined_runs(&self, runs: u64) {
+        self.joined_runs.increment(runs);
     }
 
     /// Frames a second from the source.

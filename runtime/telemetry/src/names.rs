@@ -91,6 +91,7 @@ metrics! {
     Frames "sightline_frames_total" Counter, Count, ["feed", "outcome", "reason"], "Frames by their one outcome; reason says why one was skipped";
     Buffers "sightline_buffers_total" Counter, Count, ["feed", "masks"], "Buffers that left, with masks of their own (fresh), of an earlier frame (coasted), or none";
     Stage "sightline_stage_seconds" Histogram(STAGE), Seconds, ["feed", "stage"], "Time of a stage on one frame, over its objects";
+    JoinedRuns "sightline_engine_joined_runs_total" Counter, Count, ["feed"], "Runs of shared engines that were done together with other feeds'";
     FrameToMask "sightline_frame_to_mask_seconds" Histogram(LATENCY), Seconds, ["feed"], "From a frame's arrival to its masks, of frames that were looked at";
     MaskAge "sightline_mask_age_seconds" Histogram(LATENCY), Seconds, ["feed"], "How much older than its buffer the frame is that a buffer's masks are of";
     LookedAge "sightline_looked_age_seconds" Histogram(LATENCY), Seconds, ["feed"], "The same of the frame the engines looked at, which masks that are carried on leave behind";

@@ -393,7 +393,9 @@ impl Binder<'_> {
                 _ => None,
             };
             let slots = axis.filter(|axis| port.dims.get(*axis) == Some(&Dim::Dynamic));
-            inputs.push((source, PerObject { shape, open: is_open(graph, port), slots }));
+            // The levels are those of one picture, also where a graph would take one an object.
+            let open = is_open(graph, port) && !matches!(source, Source::Feature(_));
+            inputs.push((source, PerObject { shape, open, slots }));
         }
         let mut bound_outputs = Vec::with_capacity(io.outputs.len());
         for port in &io.outputs {

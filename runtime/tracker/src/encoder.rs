@@ -1,9 +1,12 @@
 //! Preprocessing and the image encoder apart from the tracker, for a thread of their own.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sightline_core::Shape;
-use sightline_engine_api::{EngineError, PictureSource};
+use sightline_engine_api::{DeviceMark, DeviceOps, EngineError, PictureSource};
 
 use crate::{
     TrackerError,
@@ -39,7 +42,7 @@ impl Encoder {
         Self { eyes, graph, levels: graphs.levels().to_vec(), ground: graphs.ground.clone(), viewer }
     }
 
-    /// Buffers for one frame, still empty. Two are enough: one is filled while the other is tracked. Where there is no
+    /// Buffers for one frame, still empty. Two keep both halves at work: one is filled while the other is tracked. Where there is no
     /// memory for them, [`Encoder::run`] says so.
     pub fn slot(&self) -> Encoded {
         let room = || {
@@ -102,6 +105,12 @@ impl Encoded {
         self.image_encoder
     }
 
+    /// The end of its encoding, for whoever wants to know when that is. It says what was last begun in this buffer.
+    pub fn encoding(&self) -> Encoding {
+        let room = self.room.as_ref().ok().filter(|_| self.filled);
+        Encoding(room.and_then(|room| room.intake.end()))
+    }
+
     /// The features, to be swapped for others: from now on this is empty.
     pub(crate) fn take(
         &mut self,
@@ -115,6 +124,17 @@ impl Encoded {
         let room = self.room.as_mut().map_err(|error| error.clone())?;
         check_sizes(&room.features, levels, ground)?;
         Ok(room)
+    }
+}
+
+/// A picture's encoding, which may be under way on a device.
+#[derive(Debug)]
+pub struct Encoding(Option<(Arc<dyn DeviceOps>, Arc<dyn DeviceMark>)>);
+
+impl Encoding {
+    /// Whether it is over. Looks, and waits for nothing; where the device does not say, it is.
+    pub fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(|(ops, mark)| ops.is_past(&**mark).unwrap_or(true))
     }
 }
 

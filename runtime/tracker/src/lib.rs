@@ -33,7 +33,7 @@ use sightline_core::{FrameStamp, NormBox, ObjectId, Rle, TrackState};
 
 pub use catchup::{Caught, GivenUp, Pace, Progress};
 pub use clean::CleanUp;
-pub use encoder::{Encoded, Encoder};
+pub use encoder::{Encoded, Encoder, Encoding};
 pub use error::{Kind, TrackerError};
 pub use found::MaskCounts;
 pub use propose::{Proposal, ProposalOptions, Proposer};

@@ -310,6 +310,11 @@ impl Intake {
         ops.record(Stream::ENCODE, &**encoded)
     }
 
+    /// The device and the mark behind the encoder's last run; `None` on the host, where it is over.
+    pub(crate) fn end(&self) -> Option<(Arc<dyn DeviceOps>, Arc<dyn DeviceMark>)> {
+        self.ground.0.clone().zip(self.encoded.clone())
+    }
+
     /// What is tracked from now on waits for the encoder's last run.
     pub(crate) fn track_after(&self) -> Result<(), EngineError> {
         let (Some(ops), Some(encoded)) = (&self.ground.0, &self.encoded) else { return Ok(()) };

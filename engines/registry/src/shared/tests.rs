@@ -1,3 +1,5 @@
+mod together;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -20,7 +22,15 @@ fn asked(model: &str) -> Asked {
 }
 
 fn fake(options: FakeOptions) -> Arc<Pool> {
-    Arc::new(Pool::new(asked("fake"), sightline_engine_fake::model(options)))
+    Arc::new(Pool::new(asked("fake"), sightline_engine_fake::model(options)).unwrap())
+}
+
+/// Waits for its turn.
+fn enter<T, P>(gate: &Gate<T, P>, deadline: Option<Instant>) -> (Inside<'_, T, P>, Duration) {
+    match gate.enter(deadline, || None) {
+        (Entered::Inside(inside, _), waited) => (inside, waited),
+        (Entered::Done(_), _) => panic!("nothing was offered"),
+    }
 }
 
 /// Runs a graph on these values, one for all elements of an input, and gives every bit of its outputs.
@@ -54,7 +64,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
-    let gate = Gate::new(());
+    let gate = Gate::<(), ()>::new((), None);
     let now = Instant::now();
     let ms = |ms| Some(now + Duration::from_millis(ms));
     // By arrival: a name and a deadline.
@@ -68,12 +78,12 @@ fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
     ];
     let (said, order) = mpsc::channel();
     thread::scope(|scope| {
-        let (inside, waited) = gate.enter(None);
+        let (inside, waited) = enter(&gate, None);
         assert!(waited < Duration::from_millis(500), "nobody was there");
         for (count, (name, deadline)) in arrivals.into_iter().enumerate() {
             let (gate, said) = (&gate, said.clone());
             scope.spawn(move || {
-                let (_inside, waited) = gate.enter(deadline);
+                let (_inside, waited) = enter(gate, deadline);
                 said.send((name, waited)).unwrap();
             });
             until("it waits", || gate.waiting() == count + 1);
@@ -90,16 +100,16 @@ fn the_earliest_deadline_goes_next_and_of_equal_ones_who_came_first() {
 
 #[test]
 fn who_has_no_deadline_is_overtaken_for_a_second_only() {
-    let gate = Gate::new(());
+    let gate = Gate::<(), ()>::new((), None);
     let (overtaken, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let began = Instant::now();
     thread::scope(|scope| {
-        let (inside, _) = gate.enter(None);
+        let (inside, _) = enter(&gate, None);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     // Always due at once, and always another one waiting.
-                    let (_inside, _) = gate.enter(Some(Instant::now()));
+                    let (_inside, _) = enter(&gate, Some(Instant::now()));
                     overtaken.fetch_add(1, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -107,7 +117,7 @@ fn who_has_no_deadline_is_overtaken_for_a_second_only() {
         }
         until("both wait", || gate.waiting() == 2);
         scope.spawn(|| {
-            let _inside = gate.enter(None);
+            let _inside = enter(&gate, None);
             stop.store(true, Ordering::Relaxed);
         });
         until("it waits", || gate.waiting() == 3);
@@ -121,8 +131,14 @@ fn who_has_no_deadline_is_overtaken_for_a_second_only() {
 #[test]
 fn sessions_that_are_all_behind_share_evenly() {
     let handle = FakeHandle::new();
-    handle.delay(GraphName::ImageEncoder, Duration::from_millis(1));
-    let pool = fake(FakeOptions { handle, ..FakeOptions::default() });
+    handle.delay(GraphName::MemoryEncoder, Duration::from_millis(1));
+    let options = FakeOptions { handle, ..FakeOptions::default() };
+    share_evenly(fake(options.clone()), Duration::from_millis(30));
+    // Two together at most, so that somebody is always left to wait.
+    share_evenly(together::batching(options, 2), Duration::ZERO);
+}
+
+fn share_evenly(pool: Arc<Pool>, waits: Duration) {
     const SESSIONS: usize = 4;
     const FRAMES: u32 = 60;
     let (begin, done) = (Barrier::new(SESSIONS), [const { AtomicUsize::new(0) }; SESSIONS]);
@@ -136,7 +152,7 @@ fn sessions_that_are_all_behind_share_evenly() {
                 begin.wait();
                 for frame in 0..FRAMES {
                     turn.due(start + frame * Duration::from_millis(1));
-                    run(&mut *model.image_encoder, 0.5).unwrap();
+                    run(&mut *model.memory_encoder, 0.5).unwrap();
                     done[session].fetch_add(1, Ordering::Relaxed);
                 }
                 let behind = done.iter().map(|done| done.load(Ordering::Relaxed)).min().unwrap();
@@ -150,7 +166,7 @@ fn sessions_that_are_all_behind_share_evenly() {
     let least = least.into_inner().unwrap();
     assert!(least * 10 >= FRAMES as usize * 8, "one had {least} frames when another had all {FRAMES}");
     for (first, again) in waited.into_inner().unwrap() {
-        assert!(first > Duration::from_millis(30), "three others ran in between: {first:?}");
+        assert!(first > waits, "others ran in between: {first:?}");
         assert_eq!(again, Duration::ZERO, "taken is taken");
     }
 }
@@ -227,7 +243,7 @@ fn a_failing_or_panicking_run_lets_the_next_one_in() {
         assert!(runs > 1, "the first run panics");
         Ok(())
     }));
-    let pool = Arc::new(Pool::new(asked("fake"), panicking));
+    let pool = Arc::new(Pool::new(asked("fake"), panicking).unwrap());
     let ((mut one, _), (mut other, _)) = (pool.handles(), pool.handles());
     catch_unwind(AssertUnwindSafe(|| run(&mut *one.image_encoder, 0.0))).expect_err("it panics");
     run(&mut *other.image_encoder, 0.0).expect("others go on");

@@ -26,6 +26,7 @@ struct Half {
     /// None until it is said.
     deadline: Mutex<Option<Instant>>,
     waited_ns: AtomicU64,
+    joined: AtomicU64,
 }
 
 impl Turn {
@@ -55,6 +56,12 @@ impl Turn {
         Duration::from_nanos(taken.map(|half| half.waited_ns.swap(0, Ordering::Relaxed)).sum())
     }
 
+    /// How many runs were done together with other sessions' since this was last asked.
+    pub fn joined_runs(&self) -> u64 {
+        let taken = self.halves[self.speaks_for.clone()].iter();
+        taken.map(|half| half.joined.swap(0, Ordering::Relaxed)).sum()
+    }
+
     fn half(&self, graph: GraphName) -> &Half {
         &self.halves[usize::from(graph != GraphName::ImageEncoder)]
     }
@@ -66,5 +73,9 @@ impl Turn {
     pub(super) fn add(&self, graph: GraphName, waited: Duration) {
         let ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.half(graph).waited_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    pub(super) fn joined(&self, graph: GraphName) {
+        self.half(graph).joined.fetch_add(1, Ordering::Relaxed);
     }
 }

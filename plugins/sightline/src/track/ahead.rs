@@ -1,9 +1,14 @@
 //! The thread "sightline-encode": the image encoder, a frame ahead of the tracker.
 //!
-//! Two frames are in flight, one in the tracker and one here; a third waits in the mailbox for one of them to end. What
-//! is encoded early only waits, and grows old, until the tracker is through: so the newest frame is taken as late as
-//! still keeps the tracker busy. Between the two threads are rings without a lock, as long as there are frames in flight:
-//! encoded frames one way, their buffers back.
+//! Frames in flight are in the tracker, encoded, or here; one more waits in the mailbox for one of them to end. What is
+//! encoded early only waits, and grows old, until the tracker is through: so the newest frame is taken as late as still
+//! keeps the tracker busy, however many slots there are. Two are what one tracker and one encoder can use. With more, a
+//! tracker that takes longer than it was expected to finds a newer frame encoded, and the older one is given up for it, as
+//! in the mailbox. Between the two threads are rings without a lock, as long as there are frames in flight: encoded
+//! frames one way, their buffers back.
+//!
+//! On a device a frame is handed on as soon as the device was told to encode it, and this thread looks when it is over:
+//! only then is it known how early it must begin the next time.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,8 +30,9 @@ use super::{
     priority,
 };
 
-/// Frames in flight.
-pub(crate) const FLIGHTS: usize = 2;
+/// How often this looks whether a device has encoded a frame, and for how long at most.
+const LOOK: Duration = Duration::from_micros(200);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Encoding is begun earlier than it must by this part of its time: times vary.
 const MARGIN: f64 = 0.15;
 /// Weight of the newest time in what is expected.
@@ -50,10 +56,12 @@ fn expect(time: &mut Option<Duration>, newest: Duration) {
 }
 
 impl Pace {
-    /// When encoding is to begin, so as to be ready as the tracker is; `None` for now.
-    fn begin_at(&self) -> Option<Instant> {
+    /// When encoding is to begin, so as to be ready as the tracker is, which has `waiting` frames to do first; `None` for
+    /// now.
+    fn begin_at(&self, waiting: usize) -> Option<Instant> {
         let (encoding, tracking) = self.encoding.zip(self.tracking)?;
-        Some(self.tracking_since? + tracking.saturating_sub(encoding.mul_f64(1.0 + MARGIN)))
+        let until = tracking.mul_f64(1.0 + waiting as f64);
+        Some(self.tracking_since? + until.saturating_sub(encoding.mul_f64(1.0 + MARGIN)))
     }
 
     fn tracked(&mut self) {
@@ -80,6 +88,21 @@ impl Belt {
         !self.ready.is_empty()
     }
 
+    /// A frame that waits while a newer one does: it is looked at no more.
+    pub(crate) fn superseded(&mut self) -> Option<Frame> {
+        // Of two in flight one is tracked, or about to be. One that failed has its reason to tell.
+        let several = self.ready.capacity().get() > 2 && self.ready.occupied_len() > 1;
+        let older = several && self.ready.try_peek().is_some_and(|frame| frame.2.is_ok());
+        if older { self.ready.try_pop() } else { None }
+    }
+
+    /// Takes back the buffers of a frame that was not tracked.
+    pub(crate) fn untracked(&mut self, ready: Ready) {
+        if let Ok(encoded) = ready {
+            let _ = self.spare.try_push(encoded);
+        }
+    }
+
     /// The next frame for the tracker, which begins with it.
     pub(crate) fn take(&mut self) -> Option<Frame> {
         let taken = self.ready.try_pop()?;
@@ -97,7 +120,7 @@ impl Belt {
     }
 }
 
-/// Starts the thread; it ends when the hub is closed. `turn` speaks for the image encoder where engines are shared, which
+/// Starts the thread, with buffers for `flights` frames; it ends when the hub is closed. `turn` speaks for the image encoder where engines are shared, which
 /// is wanted to be through `due` after a frame's arrival.
 ///
 /// # Errors
@@ -107,10 +130,11 @@ pub(crate) fn spawn(
     encoder: Encoder,
     turn: Option<Turn>,
     due: Duration,
+    flights: usize,
 ) -> std::io::Result<(Belt, JoinHandle<()>)> {
-    let (ready, to_track) = HeapRb::new(FLIGHTS).split();
-    let (mut spare, mut spares) = HeapRb::new(FLIGHTS).split();
-    for _ in 0..FLIGHTS {
+    let (ready, to_track) = HeapRb::new(flights).split();
+    let (mut spare, mut spares) = HeapRb::new(flights).split();
+    for _ in 0..flights {
         let _ = spare.try_push(encoder.slot());
     }
     let pace = Arc::<Mutex<Pace>>::default();
@@ -120,7 +144,7 @@ pub(crate) fn spawn(
         priority::give_way();
         let (mut encoder, mut ready) = (encoder, ready);
         let mut kept: Option<Encoded> = None;
-        while let Some((stamp, job)) = hub.next_to_encode(|| lock(&pace).begin_at()) {
+        while let Some((stamp, job)) = hub.next_to_encode(|| lock(&pace).begin_at(ready.occupied_len())) {
             let begun = Instant::now();
             let mut encoded = kept.take().or_else(|| spares.try_pop()).unwrap_or_else(|| encoder.slot());
             if let Some(turn) = &turn {
@@ -133,6 +157,7 @@ pub(crate) fn spawn(
             // Our bug; it costs this frame, and is told as its error.
             let done = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|_| Err(("the image encoder panicked, please report it".into(), false)));
+            let encoding = encoded.encoding();
             let frame = match done {
                 Ok(()) => Ok(encoded),
                 Err(reason) => {
@@ -140,10 +165,13 @@ pub(crate) fn spawn(
                     Err(reason)
                 }
             };
-            expect(&mut lock(&pace).encoding, begun.elapsed());
             // As many fit as may be in flight.
             let _ = ready.try_push((stamp, job, frame));
             hub.wake();
+            while !encoding.is_over() && begun.elapsed() < PATIENCE {
+                std::thread::sleep(LOOK);
+            }
+            expect(&mut lock(&pace).encoding, begun.elapsed());
         }
     })?;
     Ok((belt, join))
@@ -156,13 +184,14 @@ mod tests {
     #[test]
     fn encoding_begins_as_late_as_it_may() {
         let mut pace = Pace::default();
-        assert_eq!(pace.begin_at(), None, "nothing is known yet");
+        assert_eq!(pace.begin_at(0), None, "nothing is known yet");
         let (now, ms) = (Instant::now(), Duration::from_millis);
         pace = Pace { encoding: Some(ms(100)), tracking: Some(ms(215)), tracking_since: Some(now) };
-        assert_eq!(pace.begin_at(), Some(now + ms(100)));
+        assert_eq!(pace.begin_at(0), Some(now + ms(100)));
+        assert_eq!(pace.begin_at(1), Some(now + ms(100 + 215)), "a frame that would wait is not begun");
         pace.encoding = Some(ms(200));
-        assert_eq!(pace.begin_at(), Some(now + ms(215) - ms(215)), "the encoder is what takes time");
+        assert_eq!(pace.begin_at(0), Some(now + ms(215) - ms(215)), "the encoder is what takes time");
         pace.tracked();
-        assert_eq!(pace.begin_at(), None, "the tracker waits");
+        assert_eq!(pace.begin_at(0), None, "the tracker waits");
     }
 }

@@ -12,7 +12,6 @@ use sightline_core::{Degrade, FrameStamp, ObjectId, Outcome, SkipReason};
 
 use super::{
     admission::Admission,
-    ahead::FLIGHTS,
     draft::Request,
     ladder::{Ages, Given, Ladder, Step},
     mailbox::Mailbox,
@@ -87,6 +86,7 @@ pub(crate) struct Counts {
     pub(crate) steps_up: u64,
     /// Pictures in device memory whose pixels were fetched.
     pub(crate) fetched: u64,
+    pub(crate) joined_runs: u64,
 }
 
 impl Counts {
@@ -161,11 +161,11 @@ pub(crate) struct Hub {
 }
 
 impl Inner {
-    fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
-        let flights = if ahead { FLIGHTS } else { 1 };
+    fn new(ahead: Option<usize>, max_fps: Option<f64>, ladder: Ladder) -> Self {
+        let flights = ahead.unwrap_or(1);
         let slots = flights + 2;
         Self {
-            ahead,
+            ahead: ahead.is_some(),
             mailbox: Mailbox::new(flights),
             arrivals: Vec::with_capacity(slots),
             commands: VecDeque::with_capacity(COMMANDS),
@@ -235,8 +235,8 @@ impl Inner {
 }
 
 impl Hub {
-    /// `ahead`: the image encoder runs a frame ahead of the tracker. At most `max_fps` frames a second enter.
-    pub(crate) fn new(ahead: bool, max_fps: Option<f64>, ladder: Ladder) -> Self {
+    /// `ahead`: the image encoder runs ahead of the tracker, with so many frames in flight. At most `max_fps` frames a second enter.
+    pub(crate) fn new(ahead: Option<usize>, max_fps: Option<f64>, ladder: Ladder) -> Self {
         Self {
             inner: Mutex::new(Inner::new(ahead, max_fps, ladder)),
             to_worker: Condvar::new(),
@@ -316,6 +316,13 @@ impl Hub {
     pub(crate) fn fail(&self, stamp: FrameStamp, copy: FramePicture, error: String) -> FrameRecord {
         self.give_back(copy);
         FrameRecord { error: Some(error), ..self.lock().settle(stamp, SkipReason::Error) }
+    }
+
+    /// So many more runs of shared engines were done together with those of other elements.
+    pub(crate) fn joined(&self, runs: u64) {
+        if runs > 0 {
+            self.lock().counts.joined_runs += runs;
+        }
     }
 
     /// Waits until a frame has its outcome. A flush gives it one, and so does the worker's end.

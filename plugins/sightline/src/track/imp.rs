@@ -193,6 +193,7 @@ impl SightlineTrack {
             ("degrade-steps-down", counts.steps_down),
             ("degrade-steps-up", counts.steps_up),
             ("fetched-pictures", counts.fetched),
+            ("joined-runs", counts.joined_runs),
         ] {
             stats.set(field, value);
         }
@@ -327,7 +328,8 @@ impl BaseTransformImpl for SightlineTrack {
         let max_fps = (settings.max_fps > 0.0).then_some(settings.max_fps);
         let coasts = ladder.coasts();
         let encoder = if live && ahead { relay.split() } else { None };
-        let hub = Arc::new(Hub::new(encoder.is_some(), max_fps, ladder));
+        let flights = settings.frames_in_flight as usize;
+        let hub = Arc::new(Hub::new(encoder.as_ref().map(|_| flights), max_fps, ladder));
         let waker = Arc::clone(&hub);
         let talk = Talk::new(llm, move || waker.wake())
             .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{error}")))?;
@@ -380,7 +382,8 @@ impl BaseTransformImpl for SightlineTrack {
                     Some((first, others)) => (Some(others), Some(first)),
                     None => (turn, None),
                 };
-            let ahead = encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due));
+            let ahead =
+                encoder.map(|encoder| ahead::spawn(Arc::clone(&hub), encoder, first, options.due, flights));
             let (belt, ahead) = ahead.transpose()?.unzip();
             threads.ahead = ahead;
             threads.join = Some(worker::spawn(Arc::clone(&hub), relay, talk, notify, options, belt, turn)?);

@@ -44,6 +44,7 @@ fn session(settings: &Settings, model: &str, group: &str) -> Result<(Session, Op
     let options = LoadOptions {
         provider,
         threads: std::num::NonZeroUsize::new(settings.threads as usize),
+        batch: std::num::NonZeroUsize::new(settings.feeds_together as usize),
         ..LoadOptions::default()
     };
     let loaded = match group {

@@ -85,6 +85,9 @@ pub(crate) struct Settings {
     pub(crate) max_fps: f64,
     pub(crate) engines: String,
     pub(crate) encode_ahead: Ahead,
+    pub(crate) frames_in_flight: u32,
+    /// 0 for what is best where the engines run.
+    pub(crate) feeds_together: u32,
     pub(crate) forecast: bool,
     /// ms.
     pub(crate) lost_after: u32,
@@ -117,6 +120,8 @@ impl Default for Settings {
             max_fps: 0.0,
             engines: String::new(),
             encode_ahead: Ahead::default(),
+            frames_in_flight: 2,
+            feeds_together: 0,
             forecast: true,
             lost_after: 2000,
             messages: true,
@@ -170,6 +175,8 @@ impl Settings {
             "max-fps" => self.max_fps = value.get().unwrap_or_default(),
             "engines" => self.engines = text(value),
             "encode-ahead" => self.encode_ahead = value.get().unwrap_or_default(),
+            "frames-in-flight" => self.frames_in_flight = number(value),
+            "feeds-together" => self.feeds_together = number(value),
             "forecast" => self.forecast = value.get().unwrap_or_default(),
             "lost-after" => self.lost_after = number(value),
             "messages" => self.messages = value.get().unwrap_or_default(),
@@ -202,6 +209,8 @@ impl Settings {
             "max-fps" => self.max_fps.to_value(),
             "engines" => self.engines.to_value(),
             "encode-ahead" => self.encode_ahead.to_value(),
+            "frames-in-flight" => self.frames_in_flight.to_value(),
+            "feeds-together" => self.feeds_together.to_value(),
             "forecast" => self.forecast.to_value(),
             "lost-after" => self.lost_after.to_value(),
             "messages" => self.messages.to_value(),
@@ -405,6 +414,25 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
                      frames a second, each of them older. Not with a model that is shown parts of the picture, nor \
                      with a smaller-model",
                 )
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("frames-in-flight")
+                .nick("Frames in flight")
+                .blurb(
+                    "Frames that have buffers of their own on the way through image encoder and tracker, where one runs                      ahead of the other: 2 keep both at work, more make up for times that vary",
+                )
+                .minimum(2)
+                .maximum(8)
+                .default_value(defaults.frames_in_flight)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("feeds-together")
+                .nick("Feeds together")
+                .blurb(
+                    "Objects of different elements that one run of shared engines takes at most, of models that can; 1:                      each element's runs are its own; 0: 4 on a GPU, 1 on the processor",
+                )
+                .maximum(16)
+                .default_value(defaults.feeds_together)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("forecast")

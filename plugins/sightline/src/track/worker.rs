@@ -167,6 +167,14 @@ impl Worker {
                 self.work_beside();
             }
         }
+        while let Some((stamp, job, ready)) = self.belt.as_mut().and_then(Belt::superseded) {
+            let record = self.hub.skip(stamp, job.copy, SkipReason::Superseded);
+            self.tell(record);
+            if let Some(belt) = &mut self.belt {
+                belt.untracked(ready);
+            }
+            self.hub.wake_encoder();
+        }
         if let Some((stamp, job)) = frame {
             self.look_at(stamp, job, None);
         } else if let Some((stamp, job, ready)) = self.belt.as_mut().and_then(Belt::take) {
@@ -537,6 +545,7 @@ impl Worker {
     fn without_waits(&self, stages: &mut StageTimes) {
         let Some((encoder, others)) = self.turn.as_ref().map(Turn::split) else { return };
         let waits = [encoder.waited(), others.waited()];
+        self.hub.joined(encoder.joined_runs() + others.joined_runs());
         stages.queue += waits[0] + waits[1];
         stages.image_encoder = stages.image_encoder.saturating_sub(waits[0]);
         let mut left = waits[1];

@@ -40,7 +40,8 @@ pub(crate) enum EnginesCommand {
 #[command(after_help = "\
 Sizes. Graphs with an open number of objects or memory slots are built once for each step: --objects 1,4,16 gives plans
 for 1, for 2 to 4 and for 5 to 16 objects, each fastest at its largest. --exact gives plans for exactly 1, 4 and 16.
-Memory attention is built for each pair of a number of objects and a number of slots.")]
+Memory attention is built for each pair of a number of objects and a number of slots. Graphs that let objects bring a
+picture each, which feeds that are run together need, are built for that and for one picture.")]
 pub(crate) struct BuildArgs {
     /// An installed model's name, or a folder with a model.toml
     #[arg(long, short, value_name = "NAME|DIR")]

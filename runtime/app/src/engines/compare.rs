@@ -65,8 +65,9 @@ impl<'a> Comparison<'a> {
         };
         let inputs: Vec<Given> =
             spec.io.inputs.iter().map(|port| Given::new(port, sidecar)).collect::<Result<_>>()?;
-        let objects = sidecar.key.profiles.first().and_then(|profile| profile.values().next());
-        let objects = objects.and_then(|range| range.opt.first().copied()).unwrap_or(1);
+        // Of pictures there are as many, or one.
+        let leading = sidecar.key.profiles.first().into_iter().flat_map(|profile| profile.values());
+        let objects = leading.filter_map(|range| range.opt.first().copied()).max().unwrap_or(1);
         let mut outputs: Vec<Wanted> =
             spec.io.outputs.iter().map(|port| Wanted::new(port, objects)).collect::<Result<_>>()?;
         self.by_plan(plan, &inputs, interrupt).and_then(|exported| {

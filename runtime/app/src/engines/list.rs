@@ -145,14 +145,16 @@ fn table(rows: &[Row], machine: &Result<Machine, String>) -> String {
     text
 }
 
-/// Of the input that says most: `mem 1x4..4x7`.
+/// Of the input that says most: `mem 1x4..4x7`; `each` where each object brings a picture.
 fn sizes(profile: &Profile) -> String {
     let known = ["mem", "pix_feat", "low_res_mask", "point_coords"];
     let named = known.into_iter().find_map(|name| profile.get_key_value(name));
     let Some((name, range)) = named.or_else(|| profile.first_key_value()) else { return String::new() };
     let text = |dims: &[usize]| dims.iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join("x");
     let (least, most) = (text(&range.min), text(&range.max));
-    if least == most { format!("{name} {most}") } else { format!("{name} {least}..{most}") }
+    let pictures = profile.iter().any(|(name, range)| name.starts_with("feat_") && range.max.first() > Some(&1));
+    let each = if pictures { " each" } else { "" };
+    if least == most { format!("{name} {most}{each}") } else { format!("{name} {least}..{most}{each}") }
 }
 
 fn age(built_unix_s: Option<u64>) -> String {

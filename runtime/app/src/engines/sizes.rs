@@ -31,15 +31,25 @@ pub(super) struct Steps {
 pub(super) struct Build {
     pub(super) graph: GraphName,
     objects: Option<Span>,
+    /// None where there is nothing to choose: an object has one.
+    pictures: Option<Pictures>,
     slots: Option<Span>,
     /// None for a graph without open sizes.
     pub(super) profile: Option<Profile>,
+}
+
+/// On what several objects are looked at: those of one frame, or of several feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pictures {
+    One,
+    Each,
 }
 
 /// What an open size counts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Open {
     Objects,
+    Pictures,
     Slots,
     Points,
 }
@@ -62,7 +72,7 @@ impl Steps {
                 match counted(graph, port, axis) {
                     Some(counts) => open.push(counts),
                     None => bail!(
-                        "{graph} input {:?}: expected open numbers of objects, slots or points, got size {axis} of {port}",
+                        "{graph} input {:?}: expected open numbers of objects, pictures, slots or points, got size {axis} of {port}",
                         port.name
                     ),
                 }
@@ -73,9 +83,15 @@ impl Steps {
         };
         let mut builds = Vec::new();
         for objects in each(Open::Objects, &self.objects) {
-            for slots in each(Open::Slots, &self.slots) {
-                let profile = (!open.is_empty()).then(|| profile(graph, spec, objects, slots));
-                builds.push(Build { graph, objects, slots, profile });
+            // A plan each: either is made for what it is told.
+            let several = open.contains(&Open::Pictures) && objects.is_some_and(|span| span.max > 1);
+            let pictures = if several { &[Some(Pictures::One), Some(Pictures::Each)][..] } else { &[None] };
+            for pictures in pictures.iter().copied() {
+                for slots in each(Open::Slots, &self.slots) {
+                    let profile =
+                        (!open.is_empty()).then(|| profile(graph, spec, (objects, pictures), slots));
+                    builds.push(Build { graph, objects, pictures, slots, profile });
+                }
             }
         }
         Ok(builds)
@@ -93,7 +109,11 @@ impl fmt::Display for Build {
                 Some(Span { min, max, .. }) => write!(f, ", {min} to {max} {what}s")?,
             }
         }
-        Ok(())
+        match self.pictures {
+            None => Ok(()),
+            Some(Pictures::One) => f.write_str(", of one picture"),
+            Some(Pictures::Each) => f.write_str(", a picture each"),
+        }
     }
 }
 
@@ -108,19 +128,26 @@ fn counted(graph: GraphName, port: &Port, axis: usize) -> Option<Open> {
     match axis {
         _ if slot_axis == Some(axis) => Some(Open::Slots),
         1 if is_points => Some(Open::Points),
-        0 if !is_points && !port.name.starts_with("feat_") => Some(Open::Objects),
+        0 if port.name.starts_with("feat_") => Some(Open::Pictures),
+        0 if !is_points => Some(Open::Objects),
         _ => None,
     }
 }
 
-fn profile(graph: GraphName, spec: &GraphSpec, objects: Option<Span>, slots: Option<Span>) -> Profile {
+fn profile(
+    graph: GraphName,
+    spec: &GraphSpec,
+    (objects, pictures): (Option<Span>, Option<Pictures>),
+    slots: Option<Span>,
+) -> Profile {
     let is_open = |port: &&Port| port.dims.contains(&Dim::Dynamic);
     let range = |port: &Port| {
         let sizes = |pick: fn(&Span) -> usize| -> Vec<usize> {
             let size = |(axis, dim): (usize, &Dim)| match dim {
                 Dim::Fixed(size) => *size,
                 Dim::Dynamic => match counted(graph, port, axis) {
-                    Some(Open::Objects) => objects.as_ref().map_or(1, pick),
+                    Some(Open::Pictures) if pictures != Some(Pictures::Each) => 1,
+                    Some(Open::Objects | Open::Pictures) => objects.as_ref().map_or(1, pick),
                     Some(Open::Slots) => slots.as_ref().map_or(1, pick),
                     Some(Open::Points) | None => pick(&POINTS),
                 },
@@ -201,6 +228,31 @@ mod tests {
     }
 
     #[test]
+    fn objects_of_one_picture_and_of_one_each_have_plans_of_their_own() {
+        let steps = Steps::new(&[1, 4], &[7], 7, false).unwrap();
+        let attention =
+            graph(&[("feat_s2", &[-1, 256, 8, 8]), ("mem", &[-1, -1, 64, 64]), ("mem_mask", &[-1, -1])]);
+        let builds = steps.of(GraphName::MemoryAttention, &attention).unwrap();
+        let told: Vec<_> = builds.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "memory_attention, 1 object, 1 to 7 slots",
+                "memory_attention, 2 to 4 objects, 1 to 7 slots, of one picture",
+                "memory_attention, 2 to 4 objects, 1 to 7 slots, a picture each",
+            ]
+        );
+        let pictures =
+            |at: usize| builds[at].profile.as_ref().map(|profile| profile["feat_s2"].clone()).unwrap();
+        let sizes = |least: usize, most: usize| Range {
+            min: vec![least, 256, 8, 8],
+            opt: vec![most, 256, 8, 8],
+            max: vec![most, 256, 8, 8],
+        };
+        assert_eq!([pictures(0), pictures(1), pictures(2)], [sizes(1, 1), sizes(1, 1), sizes(2, 4)]);
+    }
+
+    #[test]
     fn graphs_with_other_open_sizes() {
         let steps = Steps::new(&[1, 4], &[], 7, false).unwrap();
         let closed = graph(&[("mem", &[1, 7, 64, 64]), ("mem_mask", &[7])]);
@@ -217,7 +269,7 @@ mod tests {
         let error = steps.of(GraphName::ImageEncoder, &strange).unwrap_err().to_string();
         assert_eq!(
             error,
-            "image_encoder input \"image\": expected open numbers of objects, slots or points, got size 2 of f32 [1,3,?,512]"
+            "image_encoder input \"image\": expected open numbers of objects, pictures, slots or points, got size 2 of f32 [1,3,?,512]"
         );
     }
 

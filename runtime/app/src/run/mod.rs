@@ -207,6 +207,8 @@ fn live_properties(track: &gst::Element, live: &LiveSettings) {
     track.set_property("max-fps", live.max_fps.unwrap_or(0.0));
     track.set_property("forecast", live.forecast);
     track.set_property_from_str("encode-ahead", live.encode_ahead.as_str());
+    track.set_property("frames-in-flight", live.frames_in_flight);
+    track.set_property("feeds-together", live.feeds_together);
     track.set_property("lost-after", ms(live.lost_after));
 }
 

@@ -157,9 +157,9 @@ impl Feed {
         };
         let source = Supervised::start(&self.name, input, self.options(), &corridor.entry, told)?;
         self.health.enter(Phase::Running);
-        let mut counted = Counted { at: Instant::now(), counts: None };
+        let mut counted = Counted { at: Instant::now(), counts: None, joined_runs: 0 };
         let end = self.watch(corridor, &source, &events, measure, &mut counted);
-        counted.bring_up_to_date(&source.stop(), measure);
+        counted.bring_up_to_date(&source.stop(), joined_runs(&corridor.track), measure);
         end
     }
 
@@ -206,7 +206,7 @@ impl Feed {
             self.health.tick(counts.since_last_frame, self.tally.lock().answered());
             self.metrics.up(counts.up);
             if counted.at.elapsed() >= COUNTS {
-                counted.bring_up_to_date(&counts, measure);
+                counted.bring_up_to_date(&counts, joined_runs(&corridor.track), measure);
                 self.tally.lock().latency = latency(&corridor.track);
             }
         }
@@ -266,13 +266,21 @@ impl Feed {
 struct Counted {
     at: Instant,
     counts: Option<SourceCounts>,
+    joined_runs: u64,
 }
 
 impl Counted {
-    fn bring_up_to_date(&mut self, now: &SourceCounts, measure: &Measure) {
+    fn bring_up_to_date(&mut self, now: &SourceCounts, joined_runs: u64, measure: &Measure) {
         measure.counts(self.counts.as_ref(), now, self.at.elapsed().as_secs_f64());
-        *self = Self { at: Instant::now(), counts: Some(now.clone()) };
+        measure.metrics.joined_runs(joined_runs.saturating_sub(self.joined_runs));
+        *self = Self { at: Instant::now(), counts: Some(now.clone()), joined_runs };
     }
+}
+
+/// Runs of shared engines that were done together with other feeds', since the pipeline was built.
+fn joined_runs(track: &gst::Element) -> u64 {
+    let stats = track.property::<Option<gst::Structure>>("stats");
+    stats.and_then(|stats| stats.get::<u64>("joined-runs").ok()).unwrap_or(0)
 }
 
 /// p50 and p99 of frame to mask.

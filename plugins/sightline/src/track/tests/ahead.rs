@@ -38,6 +38,36 @@ fn one_frame_is_encoded_while_another_is_tracked() {
 }
 
 #[test]
+fn with_more_frames_in_flight_the_newest_that_is_encoded_is_tracked() {
+    let mut rig = Rig::with(Mode::Live, FakeOptions::default(), |element| {
+        element.set_property_from_str("encode-ahead", "on");
+        element.set_property("frames-in-flight", 4_u32);
+    });
+    rig.add_square();
+    rig.push();
+    rig.settle();
+    rig.handle.hold(GraphName::MemoryAttention);
+    rig.push();
+    assert!(rig.handle.wait_for_runs(GraphName::MemoryAttention, 1, PATIENCE), "the second frame is tracked");
+    for encoded in 3..=5 {
+        if encoded == 5 {
+            // Once this one is begun, the two before it are there for the tracker.
+            rig.handle.hold(GraphName::ImageEncoder);
+        }
+        rig.push();
+        let runs = rig.handle.wait_for_runs(GraphName::ImageEncoder, encoded, PATIENCE);
+        assert!(runs, "{encoded}: more are encoded, as the tracker takes longer than it did");
+    }
+    assert_eq!((rig.stat("pending"), rig.stat("skipped")), (4, 0));
+    rig.handle.release(GraphName::MemoryAttention);
+    assert!(rig.handle.wait_for_runs(GraphName::MemoryAttention, 2, PATIENCE), "the next frame is tracked");
+    rig.handle.release(GraphName::ImageEncoder);
+    rig.assert_sums();
+    let outcomes: Vec<_> = rig.outcomes().into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, [Masks, Masks, Skipped(Superseded), Masks, Masks]);
+}
+
+#[test]
 fn it_finds_what_is_found_one_after_the_other() {
     let objects = |mut rig: Rig| {
         rig.add_square();
