@@ -43,6 +43,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pictures of several feeds", device::pictures_of_several_feeds),
     ("threads", device::threads),
     ("the tracker", tracker::same_masks),
+    ("feeds together", tracker::feeds_together),
 ];
 
 fn run_all(on: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The tracker on this device: its memory, streams, marks and kernels under what they are there for. The graphs
 //! themselves run on the host (`sightline_engine_fake::on_device`).
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use sightline_core::{
     FrameStamp, NormBox, NormPoint, ObjectId, Picture, PixelFormat, Plane, Point, PointLabel, Prompt,
@@ -9,6 +9,7 @@ use sightline_core::{
 use sightline_engine_api::{DeviceOps, Model};
 use sightline_engine_cuda::CudaDevice;
 use sightline_engine_fake::{FakeOptions, SIDE_PX, model, on_device};
+use sightline_engine_registry::SharedModel;
 use sightline_tracker::{At, Options, Pace, Session};
 
 /// A red and a green square on grey, which move.
@@ -92,4 +93,23 @@ pub(crate) fn same_masks(device: &Arc<CudaDevice>) {
         assert_eq!(masks(on_device(host(), &ops), false), on_host);
         assert_eq!(masks(on_device(host(), &ops), true), on_host);
     }
+}
+
+/// Feeds whose runs are put together here.
+pub(crate) fn feeds_together(device: &Arc<CudaDevice>) {
+    let ops: Arc<dyn DeviceOps> = device.clone();
+    let wanted = masks(model(FakeOptions::default()), false);
+    let batches = model(FakeOptions { batches: true, ..FakeOptions::default() });
+    let shared = SharedModel::new(on_device(batches, &ops), None).unwrap();
+    let joined: u64 = thread::scope(|scope| {
+        let feeds = [false, true, false].map(|split| {
+            let ((model, turn), wanted) = (shared.handles(), &wanted);
+            scope.spawn(move || {
+                assert!(masks(model, split) == *wanted);
+                turn.joined_runs()
+            })
+        });
+        feeds.into_iter().map(|feed| feed.join().unwrap()).sum()
+    });
+    assert!(joined > 0, "some meet");
 }
