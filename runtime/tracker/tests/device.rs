@@ -408,3 +408,26 @@ fn an_engine_that_is_elsewhere_is_refused() {
     assert_eq!(error.engine_error().map(|error| error.kind()), Some(EngineKind::Interface));
     assert_eq!(error.to_string(), format!("decoder_track device: expected cuda:0, got {}", Device::Cpu));
 }
+
+#[test]
+fn an_encoding_is_over_when_the_device_is_through_with_it() {
+    let device = lazy();
+    let mut session = Session::new(device.model(fake(FakeOptions::default())), options()).unwrap();
+    let mut encoder = session.split().unwrap();
+    let mut slot = encoder.slot();
+    assert!(slot.encoding().is_over(), "nothing was begun");
+    let grey = [90; 3 * SIDE_PX * SIDE_PX];
+    let plane = Plane { data: &grey, stride_bytes: 3 * SIDE_PX };
+    let picture = Picture::new(PixelFormat::Rgb, SIDE_PX as u32, SIDE_PX as u32, &[plane]).unwrap();
+    encoder.run(&picture, &mut slot).unwrap();
+    let encoding = slot.encoding();
+    let looks = (0..50).take_while(|_| !encoding.is_over()).count();
+    assert!((1..50).contains(&looks), "{looks}: not at once, and then it is");
+    assert_eq!(device.counts().downloads, 0, "nobody waited");
+    let mut on_host = Session::new(fake(FakeOptions::default()), options()).unwrap();
+    let mut encoder = on_host.split().unwrap();
+    encoder.run(&picture, &mut slot).expect_err("buffers of another place");
+    let mut slot = encoder.slot();
+    encoder.run(&picture, &mut slot).unwrap();
+    assert!(slot.encoding().is_over());
+}

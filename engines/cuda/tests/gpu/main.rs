@@ -50,6 +50,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("lent pictures that are refused", lent::refusals),
     ("the tracker", tracker::same_masks),
     ("masks of many objects", tracker::masks_of_many_objects),
+    ("feeds together", tracker::feeds_together),
 ];
 
 fn run_all(on: &str) -> bool {

@@ -9,7 +9,7 @@ mod drawn;
 #[path = "../../../../runtime/tracker/tests/support/hashing.rs"]
 mod hashing;
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use sightline_core::{
     FrameStamp, NormBox, NormPoint, ObjectId, Picture, PixelFormat, Plane, Point, PointLabel, Prompt,
@@ -17,6 +17,7 @@ use sightline_core::{
 use sightline_engine_api::{DeviceOps, Model};
 use sightline_engine_cuda::CudaDevice;
 use sightline_engine_fake::{FakeOptions, SIDE_PX, model, on_device};
+use sightline_engine_registry::SharedModel;
 use sightline_tracker::{At, MaskCounts, Options, Pace, Session};
 
 use self::{
@@ -145,4 +146,23 @@ pub(crate) fn masks_of_many_objects(device: &Arc<CudaDevice>) {
             assert_eq!(counts.on_device + counts.on_host, 12 * u64::from(objects));
         }
     }
+}
+
+/// Feeds whose runs are put together here.
+pub(crate) fn feeds_together(device: &Arc<CudaDevice>) {
+    let ops: Arc<dyn DeviceOps> = device.clone();
+    let wanted = masks(model(FakeOptions::default()), false);
+    let batches = model(FakeOptions { batches: true, ..FakeOptions::default() });
+    let shared = SharedModel::new(on_device(batches, &ops), None).unwrap();
+    let joined: u64 = thread::scope(|scope| {
+        let feeds = [false, true, false].map(|split| {
+            let ((model, turn), wanted) = (shared.handles(), &wanted);
+            scope.spawn(move || {
+                assert!(masks(model, split) == *wanted);
+                turn.joined_runs()
+            })
+        });
+        feeds.into_iter().map(|feed| feed.join().unwrap()).sum()
+    });
+    assert!(joined > 0, "some meet");
 }

@@ -152,7 +152,8 @@ fn sizes(profile: &Profile) -> String {
     let Some((name, range)) = named.or_else(|| profile.first_key_value()) else { return String::new() };
     let text = |dims: &[usize]| dims.iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join("x");
     let (least, most) = (text(&range.min), text(&range.max));
-    let pictures = profile.iter().any(|(name, range)| name.starts_with("feat_") && range.max.first() > Some(&1));
+    let pictures =
+        profile.iter().any(|(name, range)| name.starts_with("feat_") && range.max.first() > Some(&1));
     let each = if pictures { " each" } else { "" };
     if least == most { format!("{name} {most}{each}") } else { format!("{name} {least}..{most}{each}") }
 }
