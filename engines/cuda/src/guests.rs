@@ -6,10 +6,11 @@ use std::{
 use cudarc::driver::{CudaEvent, CudaStream};
 use sightline_engine_api::DeviceBuffer;
 
-use crate::{CudaError, device::lock, error::During};
+use crate::{CudaError, device::lock, error::During, mark::is_complete};
 
 /// Memory of others (a decoder's, a camera's) that work given here still uses. It is let go when that work is done, and
-/// no sooner: its pool would write the next picture into it.
+/// no sooner: its pool would write the next picture into it. That is looked at whenever a mark is, with every download and
+/// with the next buffer.
 #[derive(Default)]
 pub(crate) struct Guests(Mutex<Held>);
 
@@ -57,10 +58,7 @@ impl Guests {
         }
         let Held { buffers, spare } = &mut *held;
         // What went wrong in the work is told to who asks for its results; the memory is of no more use to it.
-        let done = |event: &CudaEvent| {
-            event.context().bind_to_thread().and_then(|()| event.try_is_complete()).unwrap_or(true)
-        };
-        let left: Vec<_> = buffers.extract_if(.., |(event, _)| done(event)).collect();
+        let left: Vec<_> = buffers.extract_if(.., |(event, _)| is_complete(event).unwrap_or(true)).collect();
         let buffers: Vec<_> = left
             .into_iter()
             .map(|(event, buffer)| {

@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cudarc::driver::{CudaEvent, result, sys};
+use cudarc::driver::{CudaEvent, DriverError, result, sys};
 use sightline_engine_api::{DeviceMark, Event, Pending, Stream};
 
 use crate::{CudaDevice, CudaError, Kind, device::lock, error::During};
@@ -40,9 +40,26 @@ impl Pending for End {
     }
     fn is_done(&self) -> bool {
         // What went wrong is told by `wait`, which returns at once then.
-        let asked = self.0.context().bind_to_thread().and_then(|()| self.0.try_is_complete());
-        !matches!(asked, Ok(false))
+        !matches!(is_complete(&self.0), Ok(false))
     }
+}
+
+/// Whether an event is over, without waiting.
+pub(crate) fn is_complete(event: &CudaEvent) -> Result<bool, DriverError> {
+    event.context().bind_to_thread()?;
+    relaxed(|| event.try_is_complete())
+}
+
+/// Asks as one may while another thread captures: ONNX Runtime captures its graphs in the global mode, which any question about
+/// an event, of whatever thread, would end.
+fn relaxed<T>(ask: impl FnOnce() -> Result<T, DriverError>) -> Result<T, DriverError> {
+    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+    // SAFETY: it sets the thread's mode and writes the former one to `mode`, which outlives the call.
+    unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result()?;
+    let asked = ask();
+    // SAFETY: as above.
+    unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result()?;
+    asked
 }
 
 impl CudaDevice {
@@ -72,10 +89,11 @@ impl CudaDevice {
         let event = self.known(mark)?;
         self.context.bind_to_thread().during("cuCtxSetCurrent")?;
         // SAFETY: as in `record_mark`.
-        match unsafe { result::event::query(event) } {
+        let asked = relaxed(|| match unsafe { result::event::query(event) } {
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
-            asked => asked.during("cuEventQuery").map(|()| true),
-        }
+            asked => asked.map(|()| true),
+        });
+        asked.during("cuEventQuery")
     }
 
     pub(crate) fn order_streams(&self, before: Stream, after: Stream) -> Result<(), CudaError> {

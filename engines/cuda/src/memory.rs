@@ -3,7 +3,7 @@ use std::{any::Any, fmt, ptr::NonNull, sync::Arc};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 use sightline_engine_api::{Device, DeviceBuffer};
 
-use crate::{CudaError, Kind, error::During};
+use crate::{CudaError, Kind, error::During, mark::is_complete};
 
 /// What addresses of regions are multiples of; more than any kernel or engine asks for.
 pub(crate) const ALIGN_BYTES: usize = 256;
@@ -121,8 +121,7 @@ impl Pinned {
 
     /// Whether no copy uses it.
     pub(crate) fn is_idle(&self) -> Result<bool, CudaError> {
-        self.end.context().bind_to_thread().during("cuCtxSetCurrent")?;
-        self.end.try_is_complete().during("cuEventQuery")
+        is_complete(&self.end).during("cuEventQuery")
     }
 
     /// The bytes, once no copy uses them.

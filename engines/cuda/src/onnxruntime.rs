@@ -8,7 +8,7 @@ use std::{
     ptr,
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -79,7 +79,9 @@ pub enum Replay {
     Captured(u32),
 }
 
-/// Host memory for tensors that are bound by address, as device memory is: for the tests of that, where there is no device.
+/// Host memory for tensors that are bound by address, as device memory is: for the tests of that, where there is no device. It is
+/// set and looked at between runs.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct HostMemory(Box<[AtomicU32]>);
 
@@ -116,10 +118,11 @@ impl DeviceBuffer for HostMemory {
 
 /// All tensors of a run, each at its address; made once and run as often as wanted.
 pub struct Bound {
-    // Fields are dropped in this order: the values before the memory they lie over.
     inputs: Vec<SessionInputValue<'static>>,
     options: RunOptions<HasSelectedOutputs>,
-    memory: Vec<Arc<dyn DeviceBuffer>>,
+    memory: Vec<Weak<dyn DeviceBuffer>>,
+    /// The same, during a run.
+    held: Vec<Arc<dyn DeviceBuffer>>,
 }
 
 impl std::fmt::Debug for Bound {
@@ -129,8 +132,8 @@ impl std::fmt::Debug for Bound {
 }
 
 impl Bound {
-    /// Binds `inputs` in the session's order and `outputs` by name. Their memory is kept until this is dropped, which
-    /// has to wait until its last run is over.
+    /// Binds `inputs` in the session's order and `outputs` by name. Their memory is not kept: a session outlives the streams
+    /// that it works for. A run holds it, and a device frees nothing before its work is done.
     ///
     /// # Errors
     /// ONNX Runtime's, and a tensor that reaches past its buffer or lies in memory that is not of this crate's making.
@@ -155,16 +158,36 @@ impl Bound {
             taken = taken.preallocate(*name, value(session, tensor)?);
         }
         let tensors = inputs.iter().chain(outputs.iter().map(|(_, tensor)| tensor));
-        let memory = tensors.map(|tensor| Arc::clone(&tensor.buffer)).collect();
-        Ok(Self { inputs: given, options: options.with_outputs(taken), memory })
+        let memory: Vec<_> = tensors.map(|tensor| Arc::downgrade(&tensor.buffer)).collect();
+        let held = Vec::with_capacity(memory.len());
+        Ok(Self { inputs: given, options: options.with_outputs(taken), memory, held })
+    }
+
+    /// Whether these are the buffers it was bound to, inputs' and then outputs'. Others may come to lie where those were.
+    pub fn is_of<'t>(&self, buffers: impl Iterator<Item = &'t Arc<dyn DeviceBuffer>>) -> bool {
+        let mut buffers = buffers.map(|buffer| Arc::as_ptr(buffer).cast::<()>());
+        self.memory.iter().all(|memory| buffers.next() == Some(memory.as_ptr().cast()))
+            && buffers.next().is_none()
+    }
+
+    /// Whether some of its memory is gone, so that it never runs again.
+    pub fn is_dead(&self) -> bool {
+        self.memory.iter().any(|memory| memory.strong_count() == 0)
     }
 
     /// Runs the session it was bound for; on a device the work may still be under way when this returns.
     ///
     /// # Errors
-    /// ONNX Runtime's.
-    pub fn run(&self, session: &mut Session) -> ort::Result<()> {
-        session.run_with_options(self.inputs.as_slice(), &self.options).map(drop)
+    /// ONNX Runtime's, and when memory it was bound to is gone.
+    pub fn run(&mut self, session: &mut Session) -> ort::Result<()> {
+        self.held.extend(self.memory.iter().filter_map(Weak::upgrade));
+        let ran = if self.held.len() == self.memory.len() {
+            session.run_with_options(self.inputs.as_slice(), &self.options).map(drop)
+        } else {
+            Err(ort::Error::new("a binding to memory that is gone"))
+        };
+        self.held.clear();
+        ran
     }
 }
 
@@ -196,7 +219,7 @@ fn value(session: &Session, tensor: &DeviceTensor) -> ort::Result<DynValue> {
     let mut made = ptr::null_mut();
     // SAFETY: `info` and `dims` outlive the call, which copies them. The range was checked against the buffer,
     // which is of a type of this crate's: all of it is memory of its device as long as the buffer lives, and the host's is
-    // made of cells that may be written at any time. `Bound` keeps the buffer for longer than the value. The status is consumed by `result_from_status`.
+    // made of cells that may be written at any time. A run of the value holds the buffer (`Bound::run`). The status is consumed by `result_from_status`.
     unsafe {
         let create = ort::api().CreateTensorWithDataAsOrtValue;
         let status = create(info.ptr(), address, bytes, dims.as_ptr(), dims.len(), element, &mut made);

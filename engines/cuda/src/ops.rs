@@ -41,6 +41,7 @@ impl DeviceOps for CudaDevice {
     }
 
     fn is_past(&self, mark: &dyn DeviceMark) -> Result<bool, EngineError> {
+        self.guests.let_go();
         Ok(self.is_mark_past(mark)?)
     }
 

@@ -330,7 +330,9 @@ impl DeviceOps for FakeDevice {
     }
 
     fn owns(&self, buffer: &dyn DeviceBuffer) -> bool {
-        (buffer as &dyn Any).is::<Held>() && self.state().memory.0.contains_key(&buffer.address())
+        // What is lent is another's, and only read.
+        let held = (buffer as &dyn Any).downcast_ref::<Held>().filter(|held| held.writer.is_none());
+        held.is_some() && self.state().memory.0.contains_key(&buffer.address())
     }
 
     fn mark(&self) -> Result<Arc<dyn DeviceMark>, EngineError> {

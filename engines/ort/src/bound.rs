@@ -64,8 +64,11 @@ impl Bindings {
         let address =
             |tensor: &DeviceTensor| tensor.buffer.address().wrapping_add(tensor.offset_bytes as u64);
         self.addresses.extend(tensors().map(address));
-        if self.kept.get(forms(), &self.addresses).is_none() {
+        let buffers = || tensors().map(|tensor| &tensor.buffer);
+        let known = self.kept.get(forms(), &self.addresses).is_some_and(|bound| bound.is_of(buffers()));
+        if !known {
             let (bound, captured) = self.bind(name, io, session, &inputs, &outputs)?;
+            self.kept.make_room(forms(), Bound::is_dead);
             self.kept.put(forms(), &self.addresses, bound, captured);
         }
         let own = self.orders.as_ref().filter(|orders| orders.stream() != stream);

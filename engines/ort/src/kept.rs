@@ -46,11 +46,31 @@ impl<T> Kept<T> {
     }
 
     /// What is kept for tensors of these forms at these addresses.
-    pub(crate) fn get(&mut self, forms: impl Iterator<Item = Form> + Clone, addresses: &[u64]) -> Option<&T> {
+    pub(crate) fn get(
+        &mut self,
+        forms: impl Iterator<Item = Form> + Clone,
+        addresses: &[u64],
+    ) -> Option<&mut T> {
         self.clock += 1;
         let group = self.groups.iter_mut().find(|group| group.is_of(forms.clone()))?;
         group.used = self.clock;
-        group.at.get(addresses).map(|entry| &entry.value)
+        group.at.get_mut(addresses).map(|entry| &mut entry.value)
+    }
+
+    /// Lets go of what is of no use to anybody, if there is no room for more of these forms.
+    pub(crate) fn make_room(
+        &mut self,
+        forms: impl Iterator<Item = Form> + Clone,
+        useless: impl Fn(&T) -> bool,
+    ) {
+        let own = self.groups.iter().find(|group| group.is_of(forms.clone()));
+        let full = own.is_some_and(|group| group.at.len() >= self.limits.of_forms);
+        if full || self.len() >= self.limits.total {
+            for group in &mut self.groups {
+                group.at.retain(|_, entry| !useless(&entry.value));
+            }
+            self.groups.retain(|group| !group.at.is_empty());
+        }
     }
 
     /// Keeps something, and if it `stays` for good.
@@ -167,12 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_no_use_goes_before_lots_are_drawn() {
+        let mut kept = Kept::new(LIMITS);
+        (0..200).for_each(|address| _ = meet(&mut kept, 1, address));
+        // The feed whose addresses were even is gone.
+        kept.make_room(of(2), |value| value % 2 == 1);
+        assert_eq!(kept.len(), 200, "there is room for others");
+        kept.make_room(of(1), |value| value % 2 == 1);
+        assert_eq!(kept.len(), 100);
+        (0..100).for_each(|address| assert!(meet(&mut kept, 1, 2 * address + 1), "the others stay"));
+    }
+
+    #[test]
     fn what_is_to_stay_stays() {
         let mut kept = Kept::new(LIMITS);
         (0..64).for_each(|address| kept.put(of(1), &[address], address, true));
         for batch in 1..40 {
             (100..350).for_each(|address| _ = meet(&mut kept, batch, address));
         }
-        assert!((0..64).all(|address| kept.get(of(1), &[address]) == Some(&address)));
+        assert!((0..64).all(|address| kept.get(of(1), &[address]).copied() == Some(address)));
     }
 }

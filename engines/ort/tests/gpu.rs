@@ -94,6 +94,22 @@ fn more_addresses_than_bindings_are_kept_for() {
 }
 
 #[test]
+fn a_binding_keeps_no_memory_and_is_not_taken_for_another_at_its_place() {
+    let Some(runtime) = runtime() else { return };
+    let mut engine = product(runtime);
+    for round in 0..50 {
+        // Often where the one before has just been.
+        let place = HostMemory::new(&[round as f32; 8]);
+        let at = || TensorRef::Device(tensor(&place, 0, &[4]));
+        engine.run(&[at(), at()], &mut [TensorMut::Device(tensor(&place, 4, &[4]))]).unwrap();
+        assert_eq!(place.values()[4..], [(round * round) as f32; 4]);
+        let left = Arc::downgrade(&place);
+        drop(place);
+        assert!(left.upgrade().is_none(), "round {round}");
+    }
+}
+
+#[test]
 fn tensors_that_cannot_be_bound_are_refused() {
     let Some(runtime) = runtime() else { return };
     let mut engine = product(runtime);

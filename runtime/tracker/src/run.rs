@@ -110,7 +110,7 @@ pub(crate) fn prompt(
 }
 
 /// Waits for what graphs have been told since [`Graphs::begin`], where they run on a device, and gives it to the objects
-/// it is about. If anything failed, none has got anything.
+/// it is about. If anything failed, some may have got theirs: the caller has them all forget the frame.
 pub(crate) fn conclude<'a>(
     graphs: &mut Graphs,
     objects: impl Iterator<Item = &'a mut Object>,

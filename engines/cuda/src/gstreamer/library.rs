@@ -119,7 +119,7 @@ impl GstCuda {
         if object.is_null() {
             return Err(format!("{NAME}: expected it to wrap the context of device {device}, got a refusal"));
         }
-        // SAFETY: as was just said; a `GstObject`'s reference may float, which this takes over.
+        // SAFETY: as was just said; `gst_cuda_context_new_wrapped` has sunk the reference it returns, so it is ours alone.
         let object: glib::Object = unsafe { glib::translate::from_glib_full(object) };
         // SAFETY: a `GstCudaContext`; the context it returns is ours.
         let announced = unsafe {

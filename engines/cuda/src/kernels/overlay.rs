@@ -1,7 +1,7 @@
 use sightline_engine_api::{DevicePicture, Stream};
 
 use super::{Kernel, arguments};
-use crate::{CudaDevice, CudaError, picture};
+use crate::{CudaDevice, CudaError, Kind, memory::is_ours, picture};
 
 /// As many as a launch takes (`INKS` of overlay.cu).
 const INKS: usize = 16;
@@ -43,6 +43,15 @@ pub(super) unsafe fn fill(
     inks: &[Ink],
 ) -> Result<(), CudaError> {
     picture::check_place(picture, device)?;
+    if !is_ours(&**picture.buffer()) {
+        let expected = "memory of this crate's making: what is lent is lent to be read";
+        return Err(CudaError::new(
+            Kind::Argument,
+            "overlay",
+            expected,
+            format_args!("{:?}", picture.buffer()),
+        ));
+    }
     let on = device.stream(stream)?;
     let parameter = picture::parameter(picture)?;
     let (width, height) = picture.size_px();

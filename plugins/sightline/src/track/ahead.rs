@@ -90,9 +90,9 @@ impl Belt {
 
     /// A frame that waits while a newer one does: it is looked at no more.
     pub(crate) fn superseded(&mut self) -> Option<Frame> {
-        // Of two in flight one is tracked, or about to be. One that failed has its reason to tell.
-        let several = self.ready.capacity().get() > 2 && self.ready.occupied_len() > 1;
-        let older = several && self.ready.try_peek().is_some_and(|frame| frame.2.is_ok());
+        // Of two in flight one is tracked, or about to be. One that failed has its reason to tell, and takes nobody's turn.
+        let newer = self.ready.capacity().get() > 2 && self.ready.iter().skip(1).any(|frame| frame.2.is_ok());
+        let older = newer && self.ready.try_peek().is_some_and(|frame| frame.2.is_ok());
         if older { self.ready.try_pop() } else { None }
     }
 

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use reqwest::{Client, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 
 /// Pieces in which a body is read and written.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -24,6 +25,12 @@ pub(super) struct Patience {
     pub(super) connect: Duration,
     /// For the next byte.
     pub(super) stall: Duration,
+}
+
+impl Patience {
+    fn silence(self) -> Error {
+        anyhow!("expected the server to go on within {} s, got silence", self.stall.as_secs_f64())
+    }
 }
 
 /// A whole file.
@@ -97,9 +104,13 @@ async fn download(
         Some(validator) => super::write_json(&mark_path, &Mark { address: address.to_owned(), validator })?,
         None => forget(&mark_path),
     }
-    let hashed = receive(response, part, start, total, patience).await?;
+    let (hashed, cut) = receive(response, part, start, total, patience).await?;
     if let Some(total) = total.filter(|total| *total != hashed.length_bytes) {
-        bail!("expected {total} bytes, got {}; the same command goes on from there", hashed.length_bytes);
+        let short = format!(
+            "expected {total} bytes, got {}; the same command goes on from there",
+            hashed.length_bytes
+        );
+        return Err(cut.map_or_else(|| anyhow!(short.clone()), |cut| Error::new(cut).context(short.clone())));
     }
     forget(&mark_path);
     Ok(hashed)
@@ -168,7 +179,6 @@ fn client(patience: Patience) -> Result<Client> {
     // The system's certificates, and the proxies of the environment.
     Ok(Client::builder()
         .connect_timeout(patience.connect)
-        .read_timeout(patience.stall)
         .user_agent(concat!("sightline/", env!("CARGO_PKG_VERSION")))
         .build()?)
 }
@@ -183,18 +193,16 @@ async fn request(
     if let Some((mark, have)) = begun {
         request = request.header("Range", format!("bytes={have}-")).header("If-Range", &mark.validator);
     }
-    request.send().await.map_err(|error| explain(error, patience))
-}
-
-fn explain(error: reqwest::Error, patience: Patience) -> Error {
-    if !error.is_timeout() {
+    // It connects first, and anew for each redirection.
+    let answer =
+        timeout(patience.connect + patience.stall, request.send()).await.map_err(|_| patience.silence())?;
+    answer.map_err(|error| {
+        if error.is_connect() && error.is_timeout() {
+            return anyhow!("expected a connection within {} s, got none", patience.connect.as_secs_f64());
+        }
         // The address is the subject's.
-        return Error::new(error.without_url());
-    }
-    if error.is_connect() {
-        return anyhow!("expected a connection within {} s, got none", patience.connect.as_secs_f64());
-    }
-    anyhow!("expected the server to go on within {} s, got silence", patience.stall.as_secs_f64())
+        Error::new(error.without_url())
+    })
 }
 
 /// Where a partial answer starts: `Content-Range: bytes 5-9/10`.
@@ -225,14 +233,14 @@ fn check_space(part: &Path, need_bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads the body behind the first `start` bytes of `part`.
+/// Reads the body behind the first `start` bytes of `part`, to its end or to where the connection was cut, and says why it was.
 async fn receive(
     mut response: Response,
     part: &Path,
     start: u64,
     total: Option<u64>,
     patience: Patience,
-) -> Result<Hashed> {
+) -> Result<(Hashed, Option<reqwest::Error>)> {
     let cannot = || format!("cannot write {part:?}");
     let mut hasher = Hasher::default();
     let mut file = OpenOptions::new()
@@ -251,13 +259,13 @@ async fn receive(
         }
     }
     let mut progress = Progress::new(start, total);
-    loop {
-        let piece = match response.chunk().await {
+    let cut = loop {
+        let piece = match timeout(patience.stall, response.chunk()).await.map_err(|_| patience.silence())? {
             Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            // The connection was cut; how much is missing is said by who knows the length.
-            Err(error) if !error.is_timeout() && total.is_some() => break,
-            Err(error) => return Err(explain(error, patience)),
+            Ok(None) => break None,
+            // How much is missing is said by who knows the length.
+            Err(error) if total.is_some() => break Some(error.without_url()),
+            Err(error) => return Err(Error::new(error.without_url())),
         };
         file.write_all(&piece).with_context(|| {
             format!(
@@ -267,11 +275,11 @@ async fn receive(
         })?;
         hasher.update(&piece);
         progress.show(hasher.length_bytes);
-    }
+    };
     progress.done();
     // Delayed allocation may only now find the disk full.
     file.sync_all().with_context(cannot)?;
-    Ok(hasher.finish())
+    Ok((hasher.finish(), cut))
 }
 
 /// A line on a terminal that says how far it is; nothing elsewhere.
