@@ -13,7 +13,7 @@ use sightline_core::{DType, Filter, PixelFormat, TensorView};
 use sightline_engine_api::{
     Device, DeviceBuffer, DeviceOps, DevicePicture, DevicePlane, DeviceTensor, Kind, Stream,
 };
-use sightline_engine_cuda::{CudaDevice, Lent, reference};
+use sightline_engine_cuda::{CudaDevice, Ink, Lent, MaskFinder, reference};
 
 use crate::{
     common::{COLOURS, Owned, spec},
@@ -92,7 +92,10 @@ pub(crate) fn held_until_read(device: &Arc<CudaDevice>) {
         device.synchronize(Stream::COPY).unwrap();
     }
     assert_eq!(back.load(Ordering::SeqCst), 20 + 19);
-    downloaded(device, Stream::COPY, &out);
+    // And whoever looks whether work is over lets the last one go.
+    let mark = device.mark().unwrap();
+    device.record(Stream::COPY, &*mark).unwrap();
+    device.is_past(&*mark).unwrap();
     assert_eq!(back.load(Ordering::SeqCst), 40);
 }
 
@@ -195,6 +198,12 @@ pub(crate) fn refusals(device: &Arc<CudaDevice>) {
         assert_eq!(error.kind(), Kind::Interface);
         assert!(error.to_string().starts_with(&format!("picture: {says}")), "{error}");
     }
+    // What is lent is read, not drawn upon.
+    let mut finder = MaskFinder::new(device.clone(), 1, 8, 8, 64).unwrap();
+    finder.find(Stream::COPY, &tensor(device, DType::F32, &[1, 1, 4, 4]), 8, 8).unwrap();
+    let ink = Ink { mask: 0, bytes: [255; 3], weight: 256 };
+    let error = finder.fill(Stream::COPY, &lent, &[ink]).unwrap_err();
+    assert!(error.to_string().starts_with("overlay: expected memory of this crate's making"), "{error}");
     // What fails after part of it was given is let go as well.
     let narrow = tensor(device, DType::F32, &[1, 3, 16, 19]);
     assert!(device.preprocess(Stream::COPY, &lent.into(), &spec, &narrow).is_err());
