@@ -44,7 +44,7 @@ static GROUPS: Mutex<BTreeMap<String, Weak<Pool>>> = Mutex::new(BTreeMap::new())
 ///
 /// Whose turn it is takes those along who are next after it with runs of the same graph and sizes, if the graph lets
 /// objects bring a picture each (`engines/GRAPHS.md`, *Batch*) and they are [`LoadOptions::batch`] at most. Nobody ever
-/// waits for company. Runs that fail together are done over one by one, so that each session has its own errors.
+/// waits for company. Runs that fail or panic together are done over one by one, so that each session has its own errors.
 ///
 /// Waits while another group is being loaded.
 ///
