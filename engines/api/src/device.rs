@@ -59,6 +59,19 @@ pub struct DeviceTensor {
     pub shape: Shape,
 }
 
+impl DeviceTensor {
+    /// `len` of its values from the `start`th on, in one row: the same memory.
+    #[must_use]
+    pub fn part(&self, start: usize, len: usize) -> Self {
+        Self {
+            buffer: Arc::clone(&self.buffer),
+            offset_bytes: self.offset_bytes + start * self.dtype.size_bytes(),
+            dtype: self.dtype,
+            shape: self.shape.flat(len),
+        }
+    }
+}
+
 /// A tensor given to a graph.
 #[derive(Debug, Clone)]
 pub enum TensorRef<'a> {

@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc};
 
 use sightline_core::{ImageSpec, TensorView, TensorViewMut};
 
-use crate::{Device, DeviceBuffer, DeviceMasks, DeviceTensor, EngineError, PictureRef, Stream};
+use crate::{
+    Device, DeviceBuffer, DeviceMasks, DeviceTensor, EngineError, Event, Pending, PictureRef, Stream,
+};
 
 impl Stream {
     /// Pictures on their way to the device, and their preprocessing.
@@ -164,4 +166,28 @@ pub trait DeviceOps: Send + Sync + fmt::Debug {
         stream: Stream,
         parts: &mut [(DeviceTensor, TensorViewMut<'_>)],
     ) -> Result<(), EngineError>;
+}
+
+impl Event {
+    /// A run among others on a stream: over when all is that the stream has been given by the time somebody waits.
+    pub fn on_stream(ops: Arc<dyn DeviceOps>, stream: Stream) -> Self {
+        Self::pending(Box::new(OnStream { ops, stream }))
+    }
+}
+
+#[derive(Debug)]
+struct OnStream {
+    ops: Arc<dyn DeviceOps>,
+    stream: Stream,
+}
+
+impl Pending for OnStream {
+    fn wait(self: Box<Self>) -> Result<(), EngineError> {
+        self.ops.download(self.stream, &mut [])
+    }
+
+    /// Nobody knows without waiting.
+    fn is_done(&self) -> bool {
+        false
+    }
 }

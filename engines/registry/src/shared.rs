@@ -12,12 +12,15 @@ mod tests;
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Pending,
-    Stream, TensorMut, TensorRef,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, Kind, Model, ModelSpec, Stream,
+    TensorMut, TensorRef,
 };
 
 pub use self::turn::Turn;
@@ -41,7 +44,7 @@ static GROUPS: Mutex<BTreeMap<String, Weak<Pool>>> = Mutex::new(BTreeMap::new())
 ///
 /// Whose turn it is takes those along who are next after it with runs of the same graph and sizes, if the graph lets
 /// objects bring a picture each (`engines/GRAPHS.md`, *Batch*) and they are [`LoadOptions::batch`] at most. Nobody ever
-/// waits for company. Runs that fail together are done over one by one, so that each session has its own errors.
+/// waits for company. Runs that fail or panic together are done over one by one, so that each session has its own errors.
 ///
 /// Waits while another group is being loaded.
 ///
@@ -66,7 +69,7 @@ impl SharedModel {
     /// `batch` is [`LoadOptions::batch`].
     ///
     /// # Errors
-    /// `Kind::Unavailable` when the device has no memory to put runs together in.
+    /// As the device reports. One without memory to put runs together in does them one by one.
     pub fn new(model: Model, batch: Option<NonZeroUsize>) -> Result<Self, EngineError> {
         let asked = Asked {
             model: model.spec.name.clone(),
@@ -153,8 +156,8 @@ struct Shared {
     contexts: usize,
     /// Its line, and its place among those of the line.
     at: (usize, usize),
-    /// Objects of different sessions that it runs together at most; 1 for none.
-    together: usize,
+    /// Objects of different sessions that it runs together at most; less than 2 for none.
+    together: AtomicUsize,
 }
 
 /// An engine of a line.
@@ -174,7 +177,7 @@ const ALWAYS: [GraphName; 5] = [
 
 impl Pool {
     /// # Errors
-    /// `Kind::Unavailable` when the device has no memory for batches.
+    /// As the device reports.
     fn new(asked: Asked, model: Model) -> Result<Self, EngineError> {
         let always = [
             model.image_encoder,
@@ -194,7 +197,14 @@ impl Pool {
         };
         let (mut engines, mut members) = (Vec::new(), Vec::<Vec<Member>>::new());
         for (graph, engine) in named {
-            let batch = Batch::new(engine.io(), most, model.spec.memory.slots(), ops.as_ref())?;
+            let batch = match Batch::new(engine.io(), most, model.spec.memory.slots(), ops.as_ref()) {
+                Ok(batch) => batch,
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    tracing::warn!(%error, %graph, "no room to put feeds' runs together");
+                    None
+                }
+                Err(error) => return Err(error),
+            };
             // A device's streams: the image encoder's, and all others'.
             let line = if ops.is_some() { members.len().min(1) } else { members.len() };
             if line == members.len() {
@@ -208,7 +218,7 @@ impl Pool {
                 provider: engine.provider().to_owned(),
                 contexts: engine.contexts(),
                 at: (line, members[line].len()),
-                together: batch.as_ref().map_or(1, Batch::most),
+                together: AtomicUsize::new(batch.as_ref().map_or(1, Batch::most)),
             });
             members[line].push(Member { engine, batch });
         }
@@ -251,6 +261,22 @@ impl Handle {
     }
 }
 
+impl Shared {
+    /// Does one's own run and those that were taken along as one; false if each is to be done alone.
+    fn together(&self, inside: &mut Inside<'_, Vec<Member>, Parcel>, own: &mut Parcel) -> bool {
+        let (members, others) = inside.with_company();
+        let Member { engine, batch } = &mut members[own.graph];
+        let Some(room) = batch else { return false };
+        let done = room.attempt(&mut **engine, own, others);
+        let most = room.most();
+        self.together.store(most, Ordering::Relaxed);
+        if most < 2 {
+            *batch = None;
+        }
+        done
+    }
+}
+
 impl Engine for Handle {
     fn name(&self) -> &str {
         &self.shared().name
@@ -284,12 +310,14 @@ impl Engine for Handle {
         let Self { pool, at, turn, spare } = self;
         let shared = &pool.engines[*at];
         let (line, place) = shared.at;
-        let lanes = match shared.together {
-            1 => None,
-            most => parcel::lanes(&shared.name, &shared.io, inputs, outputs).filter(|lanes| *lanes < most),
+        let limit = shared.together.load(Ordering::Relaxed);
+        let lanes = match limit {
+            0 | 1 => None,
+            _ => parcel::lanes(&shared.name, &shared.io, pool.ops.as_deref(), inputs, outputs),
         };
+        let lanes = lanes.filter(|lanes| *lanes < limit);
         let mut tell = || Some(Parcel::of(spare.take(), (place, stream, lanes?), inputs, outputs));
-        let (entered, waited) = pool.lines[line].enter(turn.deadline(shared.graph), &mut tell);
+        let (entered, waited) = pool.lines[line].enter(turn.who(), turn.deadline(shared.graph), &mut tell);
         turn.add(shared.graph, waited);
         let (mut inside, mut told) = match entered {
             Entered::Done(parcel) => {
@@ -300,11 +328,12 @@ impl Engine for Handle {
             }
             Entered::Inside(inside, told) => (inside, told),
         };
-        if let Some(lanes) = lanes.filter(|_| inside[place].batch.is_some()) {
-            let mut all = lanes;
+        if let Some(mut all) = lanes {
+            // Who is inside alone changes it.
+            let most = shared.together.load(Ordering::Relaxed);
             let joins = inside.invite(|other: &Parcel| {
                 let fits = (other.graph, other.stream) == (place, stream)
-                    && all + other.lanes <= shared.together
+                    && all + other.lanes <= most
                     && other.is_like(inputs, outputs);
                 all += if fits { other.lanes } else { 0 };
                 fits
@@ -312,25 +341,15 @@ impl Engine for Handle {
             if joins > 0 && told.is_none() {
                 told = tell();
             }
-            if let Some(own) = told.as_mut().filter(|_| joins > 0) {
-                match together(&mut inside, own) {
-                    Ok(()) => {
-                        inside.begun(stream);
-                        inside.done();
-                        own.deliver(outputs);
-                        turn.joined(shared.graph);
-                        *spare = told;
-                        return Ok(pool.end_of(stream));
-                    }
-                    // Each run fits by itself: it is the engine that takes no more, as without a plan for it.
-                    Err(error) if error.kind() == Kind::Interface => {
-                        tracing::warn!(%error, graph = shared.name, "feeds' runs are not put together");
-                        inside[place].batch = None;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, graph = shared.name, "runs that failed together go alone");
-                    }
-                }
+            if let Some(own) = told.as_mut().filter(|_| joins > 0)
+                && shared.together(&mut inside, own)
+            {
+                inside.begun(stream);
+                inside.done();
+                own.deliver(outputs);
+                turn.joined(shared.graph);
+                *spare = told;
+                return Ok(pool.end_of(stream));
             }
         }
         *spare = told;
@@ -340,40 +359,12 @@ impl Engine for Handle {
     }
 }
 
-/// Does one's own run and those that were taken along as one.
-fn together(inside: &mut Inside<'_, Vec<Member>, Parcel>, own: &mut Parcel) -> Result<(), EngineError> {
-    let (members, others) = inside.with_company();
-    let Member { engine, batch } = &mut members[own.graph];
-    match batch {
-        Some(batch) => batch.run(&mut **engine, own.stream, own, others),
-        None => Err(EngineError::new(Kind::Interface, engine.name(), "a batch", "none")),
-    }
-}
-
 impl Pool {
     /// The end of what a stream was given.
     fn end_of(&self, stream: Stream) -> Event {
         match &self.ops {
-            Some(ops) => Event::pending(Box::new(OnStream { ops: Arc::clone(ops), stream })),
+            Some(ops) => Event::on_stream(Arc::clone(ops), stream),
             None => Event::done(),
         }
-    }
-}
-
-/// A run among others on a stream: over when the stream is.
-#[derive(Debug)]
-struct OnStream {
-    ops: Arc<dyn DeviceOps>,
-    stream: Stream,
-}
-
-impl Pending for OnStream {
-    fn wait(self: Box<Self>) -> Result<(), EngineError> {
-        self.ops.download(self.stream, &mut [])
-    }
-
-    /// Nobody knows without waiting.
-    fn is_done(&self) -> bool {
-        false
     }
 }

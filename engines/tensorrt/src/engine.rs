@@ -1,8 +1,8 @@
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use sightline_engine_api::{
-    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, GraphSpec, Kind, Pending, Stream,
-    TensorMut, TensorRef, check_bindings,
+    Device, DeviceOps, Engine, EngineError, Event, GraphIo, GraphName, GraphSpec, Kind, Stream, TensorMut,
+    TensorRef, check_bindings,
 };
 
 use crate::{
@@ -153,29 +153,6 @@ impl Engine for TensorRtEngine {
             self.ops.order(before, stream)?;
         }
         chosen.enqueue(stream, inputs, outputs)?;
-        Ok(Event::pending(Box::new(OnStream { ops: Arc::clone(&self.ops), stream })))
-    }
-}
-
-/// A run on a stream: over when the stream is.
-struct OnStream {
-    ops: Arc<dyn DeviceOps>,
-    stream: Stream,
-}
-
-impl fmt::Debug for OnStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "run on {:?}", self.stream)
-    }
-}
-
-impl Pending for OnStream {
-    fn wait(self: Box<Self>) -> Result<(), EngineError> {
-        self.ops.download(self.stream, &mut [])
-    }
-
-    /// Nobody knows without waiting.
-    fn is_done(&self) -> bool {
-        false
+        Ok(Event::on_stream(Arc::clone(&self.ops), stream))
     }
 }

@@ -8,7 +8,7 @@ use sightline_vision::MaskUpscaler;
 
 use crate::{
     said::Said,
-    slab::{Ground, part, shaped},
+    slab::{Ground, shaped},
 };
 
 /// Pictures of more pixels have their masks made on the host: 4K, with some to spare.
@@ -112,7 +112,7 @@ impl Finder {
             let Some(logits) = said.logits(said.count * self.pixels()) else { continue };
             let dims = [said.count, 1, self.low_px.1 as usize, self.low_px.0 as usize];
             let logits = shaped(&logits, Shape::new(&dims)?);
-            let to = part(&self.place, first * pairs, said.count * pairs);
+            let to = self.place.part(first * pairs, said.count * pairs);
             ground.find_masks(&mut *self.device, &logits, room, &to)?;
         }
         Ok(self.dense && self.wanted.is_some())
@@ -125,7 +125,7 @@ impl Finder {
     /// What was left of all masks of the frame, and where it goes on the host.
     pub(crate) fn downloaded(&mut self) -> Option<(DeviceTensor, TensorViewMut<'_>)> {
         let len = self.firsts.last()? * self.room?.words() / 2;
-        let tensor = part(&self.place, 0, len);
+        let tensor = self.place.part(0, len);
         let view = TensorViewMut::I64(tensor.shape, &mut self.words[..len]);
         (len > 0).then_some((tensor, view))
     }

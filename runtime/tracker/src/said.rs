@@ -5,7 +5,7 @@ use sightline_engine_api::{DeviceTensor, EngineError, Kind, TensorMut, TensorRef
 
 use crate::{
     graphs::MAX_BATCH,
-    slab::{ALIGN, Ground, Slab, part, side_by_side},
+    slab::{ALIGN, Ground, Slab, side_by_side},
 };
 
 /// Where on a device the objects of a run leave their memories and pointers, lane by lane; empty on the host.
@@ -137,7 +137,7 @@ impl Flags {
     pub(crate) fn floats(&self, on: bool, count: usize) -> Result<TensorRef<'_>, EngineError> {
         let host = if on { &ONES } else { &ZEROS };
         Ok(match &self.floats[usize::from(on)] {
-            Some(tensor) => TensorRef::Device(part(tensor, 0, count)),
+            Some(tensor) => TensorRef::Device(tensor.part(0, count)),
             None => TensorView::f32(&[count], &host[..count])?.into(),
         })
     }

@@ -165,7 +165,7 @@ impl Slab {
 
     /// A part of the values on the device.
     pub(crate) fn device(&self, start: usize, len: usize) -> Option<DeviceTensor> {
-        self.device.as_ref().map(|tensor| part(tensor, start, len))
+        self.device.as_ref().map(|tensor| tensor.part(start, len))
     }
 
     /// A part for a graph to read.
@@ -221,13 +221,6 @@ impl Slab {
             }
         }
     }
-}
-
-/// `len` values from `start`.
-pub(crate) fn part(tensor: &DeviceTensor, start: usize, len: usize) -> DeviceTensor {
-    let offset_bytes = tensor.offset_bytes + start * tensor.dtype.size_bytes();
-    let flat = tensor.shape.flat(len);
-    DeviceTensor { buffer: Arc::clone(&tensor.buffer), offset_bytes, dtype: tensor.dtype, shape: flat }
 }
 
 /// The same memory, or the first of it, in another shape.

@@ -4,7 +4,7 @@ use half::{bf16, slice::HalfFloatSliceExt};
 use sightline_core::DType;
 use sightline_engine_api::{DeviceTensor, EngineError};
 
-use crate::slab::{Ground, Slab, part};
+use crate::slab::{Ground, Slab};
 
 /// Values of one size, slot by slot; on the host memories are stored as `memory.dtype` says.
 pub(crate) enum Slots {
@@ -27,7 +27,7 @@ impl Slots {
     /// A slot on the device.
     pub(crate) fn device(&self, slot: usize, elements: usize) -> Option<DeviceTensor> {
         match self {
-            Self::Device { all, first, step } => Some(part(all, first + slot * step, elements)),
+            Self::Device { all, first, step } => Some(all.part(first + slot * step, elements)),
             _ => None,
         }
     }

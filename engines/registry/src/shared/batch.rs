@@ -1,19 +1,24 @@
 //! Runs of several sessions as one.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use sightline_core::{DType, Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    DeviceOps, DeviceTensor, Dim, Engine, EngineError, GraphIo, Port, Stream, TensorMut, TensorRef,
+    DeviceOps, DeviceTensor, Dim, Engine, EngineError, GraphIo, Kind, Port, TensorMut, TensorRef,
 };
 
 use super::{
     gate::Ticket,
-    parcel::{Held, Parcel, mixed, part},
+    parcel::{Held, Parcel, mixed},
 };
 
 /// More ports than any graph of the contract has.
 const MAX_PORTS: usize = 16;
+/// Batches that fail one after the other before they are made smaller.
+const FAILURES: u32 = 3;
 
 /// Room for the inputs and outputs of a graph's largest run, made once.
 #[derive(Debug)]
@@ -21,12 +26,17 @@ pub(super) struct Batch {
     ops: Option<Arc<dyn DeviceOps>>,
     inputs: Vec<Held>,
     outputs: Vec<Held>,
-    /// Objects at most.
+    /// Objects at most; less than two if none are put together any more.
     most: usize,
+    /// Batches that have failed since one did not.
+    failed: u32,
 }
 
 impl Batch {
     /// For graphs whose runs can be put together; `slots` is the most of what else is open. `None` for others.
+    ///
+    /// # Errors
+    /// `Kind::Unavailable` when the device has no room.
     pub(super) fn new(
         io: &GraphIo,
         most: usize,
@@ -42,7 +52,8 @@ impl Batch {
                     Dim::Fixed(size) => *size,
                     Dim::Dynamic => slots,
                 });
-                let elements = most * sizes.product::<usize>();
+                // As many as the largest run has: see `run`.
+                let elements = most.next_power_of_two() * sizes.product::<usize>();
                 let shape = Shape::new(&[elements])?;
                 Ok(match (ops, port.dtype) {
                     (Some(ops), dtype) => {
@@ -56,7 +67,7 @@ impl Batch {
             room.collect::<Result<Vec<_>, EngineError>>()
         };
         let (inputs, outputs) = (room(&io.inputs)?, room(&io.outputs)?);
-        Ok(Some(Self { ops: ops.cloned(), inputs, outputs, most }))
+        Ok(Some(Self { ops: ops.cloned(), inputs, outputs, most, failed: 0 }))
     }
 
     /// Objects of a run at most.
@@ -64,19 +75,63 @@ impl Batch {
         self.most
     }
 
+    /// [Does](Self::run) several runs as one and says whether they are done. If not they are to be done alone, so that
+    /// only who is to blame has an error, or a panic; and what the engine refuses or often fails at is not tried again.
+    pub(super) fn attempt(
+        &mut self,
+        engine: &mut dyn Engine,
+        first: &mut Parcel,
+        others: &mut [(Ticket, Parcel)],
+    ) -> bool {
+        let lanes = first.lanes + others.iter().map(|(_, parcel)| parcel.lanes).sum::<usize>();
+        let graph = engine.name().to_owned();
+        // What a panic leaves in the room is overwritten by the next run; the engine is as one that panicked alone.
+        let tried = catch_unwind(AssertUnwindSafe(|| self.run(engine, first, others)));
+        match tried {
+            Ok(Ok(())) => {
+                self.failed = 0;
+                return true;
+            }
+            // Each run fits by itself: it is the engine that takes no more, as without a plan for it.
+            Ok(Err(error)) if error.kind() == Kind::Interface => {
+                self.most = self.most.min(lanes.next_power_of_two() / 2);
+                self.failed = 0;
+                tracing::warn!(%error, graph, most = self.most, "feeds' runs of a size that the engine refuses");
+                return false;
+            }
+            Ok(Err(error)) if self.failed == 0 => {
+                tracing::warn!(%error, graph, "feeds' runs failed together and go alone");
+            }
+            Ok(Err(error)) => tracing::debug!(%error, graph, "feeds' runs failed together and go alone"),
+            Err(panic) => {
+                let said = panic.downcast_ref::<&str>().copied();
+                let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                let said = said.unwrap_or("no words");
+                tracing::error!(said, graph, "feeds' runs panicked together and go alone");
+            }
+        }
+        self.failed += 1;
+        if self.failed == FAILURES {
+            self.most = self.most.next_power_of_two() / 2;
+            self.failed = 0;
+            tracing::warn!(graph, most = self.most, "fewer of the feeds' runs are put together");
+        }
+        false
+    }
+
     /// Does several runs as one, of the next size that is a power of two: what is beyond them are objects that nobody
-    /// looks at. On a device all of it is given to `stream`, and what the runs wanted is there when that comes to it.
+    /// looks at. On a device all of it is given to
+    /// their stream, and what the runs wanted is there when that comes to it.
     ///
     /// # Errors
     /// As the engine and the device: none of the runs is done then.
-    pub(super) fn run(
+    fn run(
         &mut self,
         engine: &mut dyn Engine,
-        stream: Stream,
         first: &mut Parcel,
         others: &mut [(Ticket, Parcel)],
     ) -> Result<(), EngineError> {
-        let name = engine.name().to_owned();
+        let (name, stream) = (engine.name().to_owned(), first.stream);
         let Self { ops, inputs, outputs, .. } = self;
         let copy = |from: &DeviceTensor, to: &DeviceTensor| {
             ops.as_ref().map_or_else(|| Err(mixed(&name)), |ops| ops.copy(stream, from, to))
@@ -91,7 +146,8 @@ impl Batch {
                 for lane in 0..each {
                     match (given, &mut *to) {
                         (Held::Device(from), Held::Device(to)) => {
-                            copy(&part(from, 0, leading, size), &part(to, lanes + lane, leading, size))?;
+                            let count = leading * size;
+                            copy(&from.part(0, count), &to.part((lanes + lane) * size, count))?;
                         }
                         (Held::F32(_, from), Held::F32(_, to)) => put(from, to, (lanes + lane) * size),
                         (Held::I64(_, from), Held::I64(_, to)) => put(from, to, (lanes + lane) * size),
@@ -111,7 +167,8 @@ impl Batch {
                 let size = wanted.shape().elements() / parcel.lanes.max(1);
                 match (from, wanted) {
                     (Held::Device(from), Held::Device(to)) => {
-                        copy(&part(from, lane, parcel.lanes, size), &part(to, 0, parcel.lanes, size))?;
+                        let count = parcel.lanes * size;
+                        copy(&from.part(lane * size, count), &to.part(0, count))?;
                     }
                     (Held::F32(_, from), Held::F32(_, to)) => take(from, to, lane * size),
                     (Held::I64(_, from), Held::I64(_, to)) => take(from, to, lane * size),

@@ -2,6 +2,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use sightline_engine_api::{DeviceMark, DeviceOps, EngineError, Stream};
 
+use super::turn::Who;
+
 /// Runs given to a device before one of them is over: one that it works on, and one that is there when that ends, so
 /// that it never waits for the host. More would only lie in its queue, where no deadline can overtake them and nobody
 /// can join them.
@@ -11,7 +13,8 @@ const DEPTH: usize = 2;
 #[derive(Debug)]
 pub(super) struct Flight {
     ops: Arc<dyn DeviceOps>,
-    under_way: VecDeque<Arc<dyn DeviceMark>>,
+    /// Oldest first, and whose they are.
+    under_way: VecDeque<(Arc<dyn DeviceMark>, Who)>,
     spare: Vec<Arc<dyn DeviceMark>>,
 }
 
@@ -23,20 +26,30 @@ impl Flight {
 
     /// Whether another run may be given. Looks, and waits for nothing.
     pub(super) fn has_room(&mut self) -> bool {
-        let Some(oldest) = self.under_way.front().filter(|_| self.spare.is_empty()) else { return true };
+        let Some((oldest, _)) = self.first_to_end() else { return true };
         // What went wrong is told by whoever gives or takes something next.
         let over = self.ops.is_past(&**oldest).unwrap_or(true);
         if over {
-            self.spare.extend(self.under_way.pop_front());
+            self.spare.extend(self.under_way.pop_front().map(|(mark, _)| mark));
         }
         over
     }
 
-    /// A run has been given.
-    pub(super) fn begun(&mut self, stream: Stream) {
+    /// Whether there is no room, as far as was looked, before a run of theirs is over.
+    pub(super) fn is_full_with(&self, who: Who) -> bool {
+        self.first_to_end().is_some_and(|(_, whose)| *whose == who)
+    }
+
+    /// What has to end before there is room; `None` where there is some.
+    fn first_to_end(&self) -> Option<&(Arc<dyn DeviceMark>, Who)> {
+        self.under_way.front().filter(|_| self.spare.is_empty())
+    }
+
+    /// A run of theirs has been given.
+    pub(super) fn begun(&mut self, stream: Stream, who: Who) {
         let Some(mark) = self.spare.pop() else { return };
         match self.ops.record(stream, &*mark) {
-            Ok(()) => self.under_way.push_back(mark),
+            Ok(()) => self.under_way.push_back((mark, who)),
             Err(_) => self.spare.push(mark),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use sightline_engine_api::Stream;
 
-use super::flight::Flight;
+use super::{flight::Flight, turn::Who};
 
 /// Nobody's deadline counts as further away than this: who has none, or a very late one, is overtaken only by those
 /// who come within this time.
@@ -83,6 +83,10 @@ impl<P> Queue<P> {
         at.map_or(Offer::None, |at| self.waiting.swap_remove(at).offer)
     }
 
+    fn is_full_with(&self, who: Who) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.is_full_with(who))
+    }
+
     fn has_room(&mut self) -> bool {
         self.flight.as_mut().is_none_or(Flight::has_room)
     }
@@ -104,14 +108,16 @@ impl<T, P> Gate<T, P> {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<P>> {
-        // Nothing under this lock can panic half way.
+        // What may panic under this lock is a device that is asked, and who is between two states then leaves (`Place`,
+        // `Inside`).
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for its turn, or for another to do what is offered; `offer` is asked once, if there is any waiting. Gives
-    /// the time it took until either began.
+    /// the time it took until either began, but for that which the device spent on runs of one's own.
     pub(super) fn enter(
         &self,
+        who: Who,
         deadline: Option<Instant>,
         offer: impl FnOnce() -> Option<P>,
     ) -> (Entered<'_, T, P>, Duration) {
@@ -119,18 +125,26 @@ impl<T, P> Gate<T, P> {
         let latest = came + PATIENCE;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         let mut offer = Some(offer);
+        let (mut own, mut own_since) = (Duration::ZERO, None::<Instant>);
+        // Before the lock, so that it goes after it.
+        let mut place = Place { gate: self, ticket: None };
         let mut queue = self.queue();
         queue.arrivals += 1;
         let ticket = (deadline, queue.arrivals);
         queue.waiting.push(Waiting { ticket, offer: Offer::None });
+        place.ticket = Some(ticket);
         loop {
+            own += own_since.take().map_or(Duration::ZERO, |since| since.elapsed());
             if let Some(Waiting { offer: Offer::Done(..), .. }) = queue.of(ticket)
                 && let Offer::Done(done, taken) = queue.leave(ticket)
             {
-                return (Entered::Done(done), taken - came);
+                place.ticket = None;
+                return (Entered::Done(done), (taken - came).saturating_sub(own));
             }
             let next = !queue.busy && queue.next().is_some_and(|next| next.ticket == ticket);
+            own_since = (next && queue.is_full_with(who)).then(Instant::now);
             if next && queue.has_room() {
+                own += own_since.map_or(Duration::ZERO, |since| since.elapsed());
                 break;
             }
             if let Some(offer) = offer.take() {
@@ -148,11 +162,14 @@ impl<T, P> Gate<T, P> {
             }
         }
         queue.busy = true;
-        let offered = queue.leave(ticket).held();
+        let offer = queue.leave(ticket);
+        place.ticket = None;
         drop(queue);
+        let waited = came.elapsed().saturating_sub(own);
+        let alone = matches!(offer, Offer::Alone(_));
         // Who was here before may have panicked: that is between it and the engine.
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (Entered::Inside(Inside { gate: self, kept }, offered), came.elapsed())
+        (Entered::Inside(Inside { gate: self, kept, who, alone }, offer.held()), waited)
     }
 
     #[cfg(test)]
@@ -167,15 +184,37 @@ impl<T, P> Gate<T, P> {
     }
 }
 
+/// Somebody's place among those who wait. Dropped by a panic, it is given up: nobody waits behind it for ever.
+struct Place<'a, T, P> {
+    gate: &'a Gate<T, P>,
+    ticket: Option<Ticket>,
+}
+
+impl<T, P> Drop for Place<'_, T, P> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.gate.queue().leave(ticket);
+            self.gate.changed.notify_all();
+        }
+    }
+}
+
 /// The right to use what the gate keeps. Dropped, be it by a panic, it lets the next one in.
 pub(super) struct Inside<'a, T, P> {
     gate: &'a Gate<T, P>,
     kept: MutexGuard<'a, Kept<T, P>>,
+    who: Who,
+    /// What it offered has failed in company.
+    alone: bool,
 }
 
 impl<T, P> Inside<'_, T, P> {
-    /// Takes the offers of those who are next, one after the other, for as long as they fit: nobody is overtaken.
+    /// Takes the offers of those who are next, one after the other, for as long as they fit: nobody is overtaken. None,
+    /// if one's own has failed in company.
     pub(super) fn invite(&mut self, mut fits: impl FnMut(&P) -> bool) -> usize {
+        if self.alone {
+            return 0;
+        }
         let mut queue = self.gate.queue();
         let now = Instant::now();
         while let Some(next) = queue.next() {
@@ -205,7 +244,7 @@ impl<T, P> Inside<'_, T, P> {
     /// A run was given to the device.
     pub(super) fn begun(&self, stream: Stream) {
         if let Some(flight) = &mut self.gate.queue().flight {
-            flight.begun(stream);
+            flight.begun(stream, self.who);
         }
     }
 

@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use sightline_core::{Shape, TensorView, TensorViewMut};
 use sightline_engine_api::{
-    DeviceTensor, EngineError, GraphIo, Stream, TensorMut, TensorRef, check_bindings,
+    DeviceOps, DeviceTensor, EngineError, GraphIo, Kind, Stream, TensorMut, TensorRef, check_bindings,
 };
 
 /// A tensor that is not borrowed.
@@ -120,7 +118,7 @@ impl Parcel {
         self.outputs.iter().zip(outputs).for_each(|(held, place)| held.deliver(place));
     }
 
-    /// Whether it differs in nothing but its leading sizes.
+    /// Whether it differs in nothing but its leading sizes. (They lie in the same place: see [`lanes`].)
     pub(super) fn is_like(&self, inputs: &[TensorRef<'_>], outputs: &[TensorMut<'_>]) -> bool {
         let same = |(held, shape): (&Held, Shape)| held.shape().dims().get(1..) == shape.dims().get(1..);
         self.inputs.iter().zip(inputs.iter().map(TensorRef::shape)).all(same)
@@ -128,15 +126,33 @@ impl Parcel {
     }
 }
 
-/// The objects of a run that may have company: all its tensors say as many, but those of one picture for all.
+/// The objects of a run that may have company: all its tensors say as many, but those of one picture for all, and all
+/// lie where batches do: on this device, or without one on the host.
 pub(super) fn lanes(
     name: &str,
     io: &GraphIo,
+    ops: Option<&dyn DeviceOps>,
     inputs: &[TensorRef<'_>],
     outputs: &[TensorMut<'_>],
 ) -> Option<usize> {
     // What does not fit its port gets its own answer.
     check_bindings(name, io, inputs, outputs).ok()?;
+    let here = |tensor: Option<&DeviceTensor>| match (ops, tensor) {
+        (Some(ops), Some(tensor)) => ops.owns(&*tensor.buffer),
+        (None, None) => true,
+        _ => false,
+    };
+    let given = inputs.iter().map(|input| match input {
+        TensorRef::Device(tensor) => Some(tensor),
+        TensorRef::Host(_) => None,
+    });
+    let wanted = outputs.iter().map(|output| match output {
+        TensorMut::Device(tensor) => Some(tensor),
+        TensorMut::Host(_) => None,
+    });
+    if !given.chain(wanted).all(here) {
+        return None;
+    }
     let leading = |shape: Shape| shape.dims().first().copied();
     let lanes = leading(outputs.first()?.shape()).filter(|lanes| *lanes > 0)?;
     let fits = |(port, input): (&sightline_engine_api::Port, &TensorRef<'_>)| match leading(input.shape()) {
@@ -148,18 +164,8 @@ pub(super) fn lanes(
     all.then_some(lanes)
 }
 
-/// A part of a device tensor's memory: `count` times the `size` values from the `at`th on.
-pub(super) fn part(tensor: &DeviceTensor, at: usize, count: usize, size: usize) -> DeviceTensor {
-    DeviceTensor {
-        buffer: Arc::clone(&tensor.buffer),
-        offset_bytes: tensor.offset_bytes + at * size * tensor.dtype.size_bytes(),
-        dtype: tensor.dtype,
-        shape: tensor.shape.flat(count * size),
-    }
-}
-
 /// `Kind::Interface` for tensors that lie in different places.
 pub(super) fn mixed(name: &str) -> EngineError {
     let expected = "tensors that all lie on the host or all on its device";
-    EngineError::new(sightline_engine_api::Kind::Interface, name, expected, "both")
+    EngineError::new(Kind::Interface, name, expected, "both")
 }

@@ -1,3 +1,4 @@
+mod failing;
 mod together;
 
 use std::{
@@ -27,7 +28,7 @@ fn fake(options: FakeOptions) -> Arc<Pool> {
 
 /// Waits for its turn.
 fn enter<T, P>(gate: &Gate<T, P>, deadline: Option<Instant>) -> (Inside<'_, T, P>, Duration) {
-    match gate.enter(deadline, || None) {
+    match gate.enter(0, deadline, || None) {
         (Entered::Inside(inside, _), waited) => (inside, waited),
         (Entered::Done(_), _) => panic!("nothing was offered"),
     }

@@ -12,6 +12,9 @@ use sightline_engine_api::GraphName;
 /// The image encoder, and all other graphs.
 const HALVES: usize = 2;
 
+/// A session, as far as it is told from others.
+pub(super) type Who = usize;
+
 /// A session's place among those that share its engines: until when its runs are wanted, and how long they waited.
 /// Clones are the same place.
 #[derive(Debug, Clone)]
@@ -50,7 +53,8 @@ impl Turn {
     }
 
     /// The time that runs have waited for other sessions since this was last asked, a few microseconds of
-    /// bookkeeping a run included.
+    /// bookkeeping a run included. Where a device has no room before a run of one's own is over, that is no waiting for
+    /// others; what ran together counts as the run of whose turn it was.
     pub fn waited(&self) -> Duration {
         let taken = self.halves[self.speaks_for.clone()].iter();
         Duration::from_nanos(taken.map(|half| half.waited_ns.swap(0, Ordering::Relaxed)).sum())
@@ -60,6 +64,11 @@ impl Turn {
     pub fn joined_runs(&self) -> u64 {
         let taken = self.halves[self.speaks_for.clone()].iter();
         taken.map(|half| half.joined.swap(0, Ordering::Relaxed)).sum()
+    }
+
+    /// The same for all that are the same place.
+    pub(super) fn who(&self) -> Who {
+        Arc::as_ptr(&self.halves).addr()
     }
 
     fn half(&self, graph: GraphName) -> &Half {

@@ -15,43 +15,6 @@ pub(super) fn batching(options: FakeOptions, most: usize) -> Arc<Pool> {
     Arc::new(Pool::new(asked, sightline_engine_fake::model(options)).unwrap())
 }
 
-/// A graph that doubles, and refuses what is not a number.
-fn doubling(runs: Arc<Mutex<Vec<usize>>>, most: usize) -> Arc<Pool> {
-    let port =
-        |name: &str| Port { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic, Dim::Fixed(3)] };
-    let io = GraphIo { inputs: vec![port("feat_x")], outputs: vec![port("y")] };
-    let double = move |inputs: &[TensorRef<'_>], outputs: &mut [TensorMut<'_>]| {
-        let (TensorRef::Host(TensorView::F32(_, x)), TensorMut::Host(TensorViewMut::F32(_, y))) =
-            (&inputs[0], &mut outputs[0])
-        else {
-            panic!("f32 on the host");
-        };
-        runs.lock().unwrap().push(y.len() / 3);
-        thread::sleep(Duration::from_millis(1));
-        if y.len() / 3 > most {
-            return Err(EngineError::new(
-                Kind::Interface,
-                "doubling",
-                format!("at most {most}"),
-                y.len() / 3,
-            ));
-        }
-        if x.iter().any(|x| x.is_nan()) {
-            return Err(EngineError::new(Kind::Run, "doubling", "numbers", "NaN"));
-        }
-        assert!(x.iter().all(|x| *x < 1e6), "our bug");
-        x.iter().zip(y.iter_mut()).for_each(|(x, y)| *y = 2.0 * x);
-        Ok(())
-    };
-    let mut model = sightline_engine_fake::model(FakeOptions::default());
-    model.memory_encoder = Box::new(FnEngine::new("doubling", io, double));
-    let asked = Asked {
-        options: LoadOptions { batch: NonZeroUsize::new(4), ..LoadOptions::default() },
-        ..asked("doubling")
-    };
-    Arc::new(Pool::new(asked, model).unwrap())
-}
-
 /// The gate of the graph that is held in these tests.
 fn gate(pool: &Pool) -> &Gate<Vec<Member>, Parcel> {
     let (line, _) = pool.engines[4].at;
@@ -59,7 +22,7 @@ fn gate(pool: &Pool) -> &Gate<Vec<Member>, Parcel> {
 }
 
 /// One run of each value while another is inside, in the order of their deadlines; and what came of them.
-fn meanwhile(pool: &Arc<Pool>, values: &[f32]) -> Vec<Result<Vec<u32>, EngineError>> {
+pub(super) fn meanwhile(pool: &Arc<Pool>, values: &[f32]) -> Vec<Result<Vec<u32>, EngineError>> {
     let (inside, _) = enter(gate(pool), None);
     let now = Instant::now();
     thread::scope(|scope| {
@@ -73,7 +36,10 @@ fn meanwhile(pool: &Arc<Pool>, values: &[f32]) -> Vec<Result<Vec<u32>, EngineErr
                     catch_unwind(AssertUnwindSafe(|| run(&mut *model.memory_encoder, *value)))
                         .unwrap_or_else(|_| Err(EngineError::new(Kind::Run, "run", "an end", "a panic")))
                 });
-                until("it waits and tells for what", || gate(pool).offered() == at + 1);
+                let offers = pool.engines[4].together.load(Ordering::Relaxed) > 1;
+                until("it waits and tells for what", || {
+                    gate(pool).waiting() == at + 1 && (!offers || gate(pool).offered() == at + 1)
+                });
                 run
             })
             .collect();
@@ -98,6 +64,22 @@ fn runs_that_wait_together_are_one_and_give_what_they_give_alone() {
     }
 }
 
+/// A batch's size is a power of two, and its room as large, whatever the most is.
+#[test]
+fn any_number_may_be_the_most() {
+    for most in [3, 5, 6, 7] {
+        let handle = FakeHandle::new();
+        let pool = batching(FakeOptions { handle: handle.clone(), ..FakeOptions::default() }, most);
+        let mut alone = sightline_engine_fake::model(FakeOptions { batches: true, ..FakeOptions::default() });
+        let values: Vec<f32> = (0..=most).map(|at| 0.1 * at as f32).collect();
+        let together = meanwhile(&pool, &values);
+        assert_eq!(handle.runs(GraphName::MemoryEncoder), 2, "one more than {most}");
+        for (value, together) in values.iter().zip(together) {
+            assert_eq!(together.unwrap(), run(&mut *alone.memory_encoder, *value).unwrap(), "{value}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_put_together_unless_asked_for_on_the_processor() {
     let handle = FakeHandle::new();
@@ -116,45 +98,6 @@ fn nothing_is_put_together_unless_asked_for_on_the_processor() {
 }
 
 #[test]
-fn runs_that_fail_together_are_done_one_by_one() {
-    let runs = Arc::new(Mutex::new(Vec::new()));
-    let pool = doubling(Arc::clone(&runs), 4);
-    let ended = meanwhile(&pool, &[1.0, f32::NAN, 3.0, 4.0]);
-    let kinds: Vec<_> =
-        ended.iter().map(|end| end.as_ref().map_err(EngineError::kind).map(|y| y[0])).collect();
-    assert_eq!(
-        kinds,
-        [Ok(2.0_f32.to_bits()), Err(Kind::Run), Ok(6.0_f32.to_bits()), Ok(8.0_f32.to_bits())],
-        "who is bad harms nobody else"
-    );
-    assert_eq!(*runs.lock().unwrap(), [4, 1, 1, 1, 1], "once together, then each alone");
-    assert!(meanwhile(&pool, &[1.0, 2.0]).iter().all(Result::is_ok));
-    assert_eq!(runs.lock().unwrap().last(), Some(&2), "and together again the next time");
-}
-
-#[test]
-fn an_engine_that_takes_no_more_than_one_is_not_asked_again() {
-    let runs = Arc::new(Mutex::new(Vec::new()));
-    let pool = doubling(Arc::clone(&runs), 1);
-    for _ in 0..2 {
-        assert!(meanwhile(&pool, &[1.0, 2.0]).iter().all(Result::is_ok));
-    }
-    assert_eq!(*runs.lock().unwrap(), [2, 1, 1, 1, 1]);
-}
-
-#[test]
-fn a_panic_together_is_the_first_ones_and_the_others_go_on() {
-    let runs = Arc::new(Mutex::new(Vec::new()));
-    let pool = doubling(Arc::clone(&runs), 4);
-    let ended = meanwhile(&pool, &[1.0, 1e9, 3.0]);
-    let ends: Vec<_> = ended.iter().map(Result::is_ok).collect();
-    // The first one's thread is the one that panicked; the one to blame panics alone.
-    assert_eq!(ends, [false, false, true]);
-    assert_eq!(*runs.lock().unwrap(), [4, 1, 1]);
-    assert!(meanwhile(&pool, &[1.0, 2.0]).iter().all(Result::is_ok));
-}
-
-#[test]
 fn company_is_who_would_be_next_and_nobody_is_overtaken() {
     let gate = Gate::<(), u32>::new((), None);
     let now = Instant::now();
@@ -165,7 +108,7 @@ fn company_is_who_would_be_next_and_nobody_is_overtaken() {
             let gate = &gate;
             scope.spawn(move || {
                 let deadline = Some(now + Duration::from_millis(ms));
-                match gate.enter(deadline, || Some(offer)) {
+                match gate.enter(0, deadline, || Some(offer)) {
                     (Entered::Done(done), _) => assert!((10..13).contains(&done), "{done}"),
                     (Entered::Inside(..), _) => assert!(offer > 12, "{offer}"),
                 }
@@ -196,8 +139,40 @@ fn what_differs_in_more_than_its_objects_goes_alone() {
     assert!(!like(&told, [3, 4], &three) && !like(&told, [3, 2], &two));
 }
 
+#[test]
+fn what_lies_elsewhere_goes_alone() {
+    let device = FakeDevice::new(Schedule::First(Vec::new()), |_, _, _| Ok(()));
+    let port = |name: &str| Port { name: name.into(), dtype: DType::F32, dims: vec![Dim::Dynamic] };
+    let io = GraphIo { inputs: vec![port("a"), port("b")], outputs: vec![port("y")] };
+    let tensor = |device: &FakeDevice| {
+        let (buffer, shape) = (device.alloc(4).unwrap(), Shape::new(&[1]).unwrap());
+        DeviceTensor { buffer, offset_bytes: 0, dtype: DType::F32, shape }
+    };
+    let there = || TensorRef::Device(tensor(&device));
+    let host = || TensorRef::from(TensorView::f32(&[1], &[0.0]).unwrap());
+    let lanes = |ops, inputs: [TensorRef<'_>; 2], on_device: bool| {
+        let mut zero = [0.0];
+        let output = match on_device {
+            true => TensorMut::Device(tensor(&device)),
+            false => TensorViewMut::f32(&[1], &mut zero).unwrap().into(),
+        };
+        parcel::lanes("graph", &io, ops, &inputs, &[output])
+    };
+    let ops: Option<&dyn DeviceOps> = Some(&device);
+    assert_eq!(lanes(ops, [there(), there()], true), Some(1));
+    assert_eq!(lanes(None, [host(), host()], false), Some(1));
+    for (case, ops, inputs, on_device) in [
+        ("an input on the host", ops, [there(), host()], true),
+        ("an output on the host", ops, [there(), there()], false),
+        ("all on the host", ops, [host(), host()], false),
+        ("an input on a device", None, [host(), there()], false),
+    ] {
+        assert_eq!(lanes(ops, inputs, on_device), None, "{case}");
+    }
+}
+
 /// Gives a run on zeros to a device.
-fn give(engine: &mut dyn Engine, device: &FakeDevice, stream: Stream) {
+pub(super) fn give(engine: &mut dyn Engine, device: &FakeDevice, stream: Stream) {
     let io = engine.io().clone();
     let zeros = |port: &Port| {
         let dims: Vec<usize> =
@@ -232,4 +207,25 @@ fn a_device_is_given_two_runs_of_a_line_before_one_is_over() {
     assert_eq!((over(), handle.runs(GraphName::ImageEncoder)), (4, 0), "the image encoder has its own");
     let counts = device.counts();
     assert_eq!((counts.waits, counts.downloads), (0, 0));
+}
+
+/// A device that is still at a session's own runs is none that it waits for others at.
+#[test]
+fn waiting_for_ones_own_runs_is_not_waiting_for_others() {
+    const RUN: Duration = Duration::from_millis(20);
+    let handle = FakeHandle::new();
+    handle.delay(GraphName::MemoryEncoder, RUN);
+    let options = FakeOptions { batches: true, handle: handle.clone(), ..FakeOptions::default() };
+    let device = FakeDevice::new(Schedule::First(vec![Stream::TRACK]), |_, _, _| Ok(()));
+    let shared = SharedModel::new(device.model(sightline_engine_fake::model(options)), None).unwrap();
+    let ((mut one, its), (mut other, others)) = (shared.handles(), shared.handles());
+    let began = Instant::now();
+    for _ in 0..6 {
+        give(&mut *one.memory_encoder, &device, Stream::TRACK);
+    }
+    // The fake device works when it is looked at.
+    assert!(handle.runs(GraphName::MemoryEncoder) >= 4 && began.elapsed() >= 4 * RUN);
+    assert!(its.waited() < RUN / 2, "alone, and waited for others");
+    give(&mut *other.memory_encoder, &device, Stream::TRACK);
+    assert!(others.waited() >= RUN / 2, "the other's run was in the way");
 }
