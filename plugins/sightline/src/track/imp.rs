@@ -34,7 +34,7 @@ use crate::{
     frame::FramePicture,
     live_record::LiveRecord,
     meta,
-    pixels::Layout,
+    pixels::{Layout, Said},
     record::{FrameRecord, ns},
 };
 
@@ -262,8 +262,8 @@ impl ElementImpl for SightlineTrack {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::NullToReady {
-            // Before the elements upstream make theirs: states change from the sink on.
+        if matches!(transition, gst::StateChange::NullToReady | gst::StateChange::ReadyToPaused) {
+            // Before the elements upstream make theirs: states change from the sink on. Again when the provider is final.
             let provider = self.settings().provider.clone();
             self.share.ensure(self.obj().upcast_ref(), &provider);
         }
@@ -372,7 +372,7 @@ impl BaseTransformImpl for SightlineTrack {
         let started = (|| {
             if coasts {
                 let desk = Arc::new(coast::Desk::default());
-                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk))?;
+                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk), Arc::clone(&notify))?;
                 threads.coast = Some((desk, join));
             }
             // The two halves are on different frames: each has its own deadline.
@@ -429,7 +429,8 @@ impl BaseTransformImpl for SightlineTrack {
     }
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let layout = Layout::from_caps(incaps).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+        let mut layout = Layout::from_caps(incaps).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+        layout.said = Arc::new(Said::by(&*self.obj(), *CAT));
         // Nothing else: coordinates are normalised, tracks go on at the new size.
         gst::debug!(CAT, imp = self, "caps {incaps}");
         self.state().layout = Some(Arc::new(layout));
@@ -458,20 +459,28 @@ impl BaseTransformImpl for SightlineTrack {
         decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        self.parent_propose_allocation(decide_query, query)?;
+        let answered = self.parent_propose_allocation(decide_query, query);
         let (layout, held) = {
             let state = self.state();
             let coasting = if state.coast.is_some() { coast::HELD } else { 0 };
             let hub = state.hub.as_ref().map_or(0, |hub| hub.held());
             (state.layout.clone(), hub + coasting)
         };
-        // A pool that gives this many buffers away still has one to fill.
-        if let Some(layout) = layout.filter(|layout| layout.memory != Memory::System) {
-            let bytes = u32::try_from(layout.info.size()).unwrap_or(u32::MAX);
+        let Some(layout) = layout.filter(|layout| layout.memory != Memory::System) else { return answered };
+        // What we hold is to be said, whatever downstream has to say. Upstream reads the first pool only.
+        let pools: Vec<_> = query.allocation_pools().collect();
+        for (at, (pool, bytes, min, max)) in (0..).zip(&pools) {
+            let max = if *max > 0 { max.saturating_add(held) } else { 0 };
+            query.set_nth_allocation_pool(at, pool.as_ref(), *bytes, min.saturating_add(held), max);
+        }
+        if pools.is_empty() {
+            let bytes = match layout.memory {
+                // Its buffers' bytes are a description of the picture, whose size is its maker's business.
+                Memory::Nvmm => 0,
+                _ => u32::try_from(layout.info.size()).unwrap_or(u32::MAX),
+            };
+            // A pool that gives this many buffers away still has one to fill.
             query.add_allocation_pool(None::<&gst::BufferPool>, bytes, held + 1, 0);
-            if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
-                query.add_allocation_meta::<gst_video::VideoMeta>(None);
-            }
         }
         Ok(())
     }
@@ -527,7 +536,8 @@ impl BaseTransformImpl for SightlineTrack {
             fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
         }
         // A pool takes back no memory that somebody else has: in live mode, where buffers go on before the worker is through,
-        // the buffer itself is held; in every-frame mode its memory is enough, and it can still be written to.
+        // the buffer itself is held; in every-frame mode, where they go on once it is, its memory is enough, and it can still be
+        // written to.
         let hold = || if live { buffer.clone() } else { buffer.copy() };
         let left = self.leave_to_worker(arrived, |slot, layout| slot.hold(layout, hold()));
         if !live {
