@@ -24,7 +24,8 @@ use crate::{
 pub(crate) struct FramePicture {
     size_px: (u32, u32),
     lent: Option<(Arc<Layout>, gst::Buffer)>,
-    there: OnceCell<Option<DevicePicture>>,
+    /// What the device that asked last was told.
+    there: RefCell<Option<(Device, Option<DevicePicture>)>>,
     here: OnceCell<Result<OwnedPicture, Unreadable>>,
     /// Room for the next copy.
     spare: RefCell<OwnedPicture>,
@@ -48,14 +49,14 @@ impl FramePicture {
         Ok(())
     }
 
-    /// Lets go of the buffer; whether its pixels had to be fetched. Its pool may be at work under this.
+    /// Lets go of the buffer; whether its pixels were fetched. Its pool may be at work under this.
     pub(crate) fn clear(&mut self) -> bool {
         let here = self.here.take();
-        let fetched = self.lent.is_some() && here.is_some();
+        let fetched = self.lent.is_some() && matches!(here, Some(Ok(_)));
         if let Some(Ok(owned)) = here {
             *self.spare.get_mut() = owned;
         }
-        self.there.take();
+        *self.there.get_mut() = None;
         self.lent = None;
         fetched
     }
@@ -63,6 +64,12 @@ impl FramePicture {
     /// Why the pixels could not be had, if somebody asked for them.
     pub(crate) fn failure(&self) -> Option<&Unreadable> {
         self.here.get()?.as_ref().err()
+    }
+
+    /// The same, unless it was told for all buffers of these caps.
+    pub(crate) fn untold_failure(&self) -> Option<&Unreadable> {
+        let told = self.lent.as_ref().is_some_and(|(layout, _)| layout.said.is_unreadable());
+        self.failure().filter(|_| !told)
     }
 
     /// Whether that is to be told: it will be the same for all buffers of these caps, and was not told yet.
@@ -94,14 +101,13 @@ impl PictureSource for FramePicture {
 
     fn on_device(&self, device: Device) -> Option<DevicePicture> {
         let (layout, buffer) = self.lent.as_ref()?;
-        let there = self.there.get_or_init(|| match layout.lend(buffer, device) {
-            Ok(picture) => Some(picture),
-            Err(reason) => {
-                layout.said.fetched(&reason);
-                None
-            }
-        });
-        there.clone().filter(|there| there.device() == device)
+        let mut told = self.there.borrow_mut();
+        if let Some((_, there)) = told.as_ref().filter(|(asked, _)| *asked == device) {
+            return there.clone();
+        }
+        let there = layout.lend(buffer, device).inspect_err(|reason| layout.said.fetched(reason)).ok();
+        *told = Some((device, there.clone()));
+        there
     }
 
     fn on_host(&self) -> Result<Picture<'_>, EngineError> {

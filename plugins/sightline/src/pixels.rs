@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use gst::prelude::*;
 use sightline_core::{ColorMatrix, ColorRange, PixelFormat};
 
 use crate::device::Memory;
@@ -38,9 +39,16 @@ pub(crate) struct Layout {
 pub(crate) struct Said {
     unreadable: AtomicBool,
     fetched: AtomicBool,
+    /// Who says it, and in which category.
+    log: Option<(gst::glib::WeakRef<gst::Element>, gst::DebugCategory)>,
 }
 
 impl Said {
+    /// Nothing yet.
+    pub(crate) fn by(element: &impl IsA<gst::Element>, category: gst::DebugCategory) -> Self {
+        Self { log: Some((element.upcast_ref().downgrade(), category)), ..Self::default() }
+    }
+
     /// None of them can be read; `true` the first time.
     pub(crate) fn unreadable(&self) -> bool {
         !self.unreadable.swap(true, Ordering::Relaxed)
@@ -53,8 +61,13 @@ impl Said {
 
     /// They do not stay where they are.
     pub(crate) fn fetched(&self, reason: &str) {
-        if !self.fetched.swap(true, Ordering::Relaxed) {
-            gst::warning!(gst::CAT_RUST, "pictures are fetched to system memory: {reason}");
+        if self.fetched.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some((element, category)) = &self.log
+            && let Some(element) = element.upgrade()
+        {
+            gst::warning!(category, obj = element, "pictures are fetched to system memory: {reason}");
         }
     }
 }

@@ -110,7 +110,8 @@ impl<'a> SurfaceFrame<'a> {
 
 /// The picture of a buffer in NVMM, for `device` to read where it lies, of the format and size that its caps name: a
 /// surface may be larger. The buffer is held as long as the picture or a clone of it. What made the surface (a decoder, a
-/// camera, a converter: hardware of its own) is through with it when the buffer arrives.
+/// camera, a converter: hardware of its own) is through with it when the buffer arrives. Who draws on NVMM further down must
+/// not get this buffer while it is held: put a converter with its own pool between.
 ///
 /// # Errors
 /// As [`SurfaceFrame::of`]; `Kind::Surface` for one on another device, in another format, or smaller.
@@ -172,7 +173,10 @@ pub(crate) fn lend_with(
     });
     let (place, arrays) = ((start, (end - start) as usize), arrays.collect());
     // SAFETY: a registration's planes and arrays can be read in the primary context, in which it was made, until it goes; it is of
-    // memory that the buffer keeps, and goes before it. Nobody writes it: see above.
+    // memory that the buffer keeps, and goes before it. What made it writes it no more: see above. What comes after us in the
+    // pipeline might: elements that draw on NVMM map it for reading and draw through the structure, from which holding the
+    // buffer keeps nobody. That is the pipeline's to uphold (a converter with its own pool in front of them); where it does not,
+    // pixels are those of either picture, and no address is other than it was.
     let lent = unsafe { Lent::new(picture.ordinal, place, arrays, None, (registered, buffer)) };
     DevicePicture::new(lent, format, size_px, &planes)
         .map_err(|error| NvmmError::new(Kind::Surface, error.to_string()))

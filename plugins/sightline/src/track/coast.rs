@@ -11,7 +11,10 @@ use sightline_core::{FrameResult, FrameStamp, ObjectId, ObjectResult, Outcome, S
 use sightline_engine_api::PictureSource;
 use sightline_vision::{Coaster, Ride};
 
-use super::hub::Hub;
+use super::{
+    hub::Hub,
+    notice::{Notice, Notify, Seldom},
+};
 use crate::{frame::FramePicture, meta::Published};
 
 /// Frames a mask may be old when it is told, and still be carried on: three seconds at 30 a second, a large model's on a
@@ -56,7 +59,7 @@ impl Desk {
         old.into_iter().for_each(|(_, copy)| _ = self.give_back(copy));
     }
 
-    /// Gives a slot back; whether its picture had to be fetched.
+    /// Gives a slot back; whether its picture was fetched.
     pub(crate) fn give_back(&self, mut copy: FramePicture) -> bool {
         let fetched = copy.clear();
         let mut inner = self.lock();
@@ -84,12 +87,16 @@ impl Desk {
 ///
 /// # Errors
 /// When the system has no thread to give.
-pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn(hub: Arc<Hub>, desk: Arc<Desk>, notify: Notify) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("sightline-coast".into()).spawn(move || {
         // No giving way: it is what keeps masks young while the engines have all there is.
-        let (mut coaster, mut rides) = (Coaster::new(FRAMES), Vec::new());
+        let (mut coaster, mut rides, mut warned) = (Coaster::new(FRAMES), Vec::new(), Seldom::default());
         while let Some((stamp, copy)) = desk.next() {
             carry_on(&hub, &mut coaster, &mut rides, stamp, &copy);
+            // The engines may well read in place what cannot be fetched.
+            if let Some(failure) = copy.untold_failure().filter(|_| warned.may()) {
+                notify(Notice::Unfetched(failure.text.clone()));
+            }
             if desk.give_back(copy) {
                 hub.count_fetched();
             }
@@ -106,9 +113,7 @@ fn carry_on(
     copy: &FramePicture,
 ) {
     let arrival = Instant::now();
-    let seen = copy.on_host().is_ok_and(|picture| coaster.see(stamp.index, &picture).is_ok());
-    if !seen {
-        // The frame's own outcome says so.
+    if !copy.on_host().is_ok_and(|picture| coaster.see(stamp.index, &picture).is_ok()) {
         return;
     }
     let Some(looked) = hub.to_carry() else { return };

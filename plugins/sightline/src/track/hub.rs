@@ -136,7 +136,7 @@ struct Inner {
     counts: Counts,
     latency: Histogram,
     cost: Histogram,
-    /// The worker has settled a frame and is still telling of it.
+    /// The worker has settled a frame and is still telling of it, or has its picture.
     reporting: bool,
     /// A flush passed since the worker last looked.
     flushed: bool,
@@ -325,7 +325,7 @@ impl Hub {
         }
     }
 
-    /// Waits until a frame has its outcome. A flush gives it one, and so does the worker's end.
+    /// Waits until a frame has its outcome, and nobody its picture. A flush gives it one, and so does the worker's end.
     pub(crate) fn wait_for(&self, index: u64) {
         let mut inner = self.lock();
         while (inner.mailbox.holds(index) || inner.reporting) && !inner.dead {
@@ -557,7 +557,7 @@ impl Hub {
     }
 
     /// The worker has looked at a frame and found these masks. `false` when the frame was cancelled meanwhile: its
-    /// outcome is told already. After `true`, tell of it and call [`Hub::reported`].
+    /// outcome is told already. After `true`, tell of it, give its picture back and call [`Hub::reported`].
     pub(crate) fn finish(&self, published: Arc<Published>) -> bool {
         let mut inner = self.lock();
         let result = published.result();
@@ -604,7 +604,7 @@ impl Hub {
         record
     }
 
-    /// The outcome that was settled last has been told: whoever waits for the frame may go on.
+    /// The outcome that was settled last has been told, its picture given back: whoever waits for the frame may go on.
     pub(crate) fn reported(&self) {
         self.lock().reporting = false;
         self.to_stream.notify_all();

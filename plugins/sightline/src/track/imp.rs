@@ -19,8 +19,7 @@ use sightline_core::FrameStamp;
 
 use super::{
     CAT, ahead, coast, events,
-    hub::{COMMANDS, Camera, Command, Hub, Job, Offered},
-    ladder::Step,
+    hub::{COMMANDS, Camera, Command, Hub},
     notice::{self, Notice, Notify},
     priority, prompts, questions,
     session::{self, Opened},
@@ -30,11 +29,10 @@ use super::{
     worker,
 };
 use crate::{
-    device::{self, Memory, Unreadable},
+    device::{self, Memory},
     frame::FramePicture,
-    live_record::LiveRecord,
     meta,
-    pixels::Layout,
+    pixels::{Layout, Said},
     record::{FrameRecord, ns},
 };
 
@@ -47,13 +45,13 @@ pub(super) struct State {
     pub(super) hub: Option<Arc<Hub>>,
     join: Option<JoinHandle<()>>,
     /// Where masks may be carried on by motion.
-    coast: Option<(Arc<coast::Desk>, JoinHandle<()>)>,
+    pub(super) coast: Option<(Arc<coast::Desk>, JoinHandle<()>)>,
     /// The image encoder's thread, where it runs ahead.
     ahead: Option<JoinHandle<()>>,
-    layout: Option<Arc<Layout>>,
+    pub(super) layout: Option<Arc<Layout>>,
     /// What runs the model, from the start on.
     engine: String,
-    mode: Mode,
+    pub(super) mode: Mode,
     /// Commands given before the start; as many as the corridor's queue takes.
     early: VecDeque<Command>,
     /// The last object id given out or taken.
@@ -76,18 +74,6 @@ pub struct SightlineTrack {
     share: Share,
 }
 
-/// A frame that came in.
-struct Arrived {
-    at: Instant,
-    hub: Arc<Hub>,
-    layout: Arc<Layout>,
-    mode: Mode,
-    coast: Option<Arc<coast::Desk>>,
-    stamp: FrameStamp,
-    /// Its place, or its outcome.
-    slot: Result<FramePicture, FrameRecord>,
-}
-
 impl SightlineTrack {
     pub(super) fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +93,7 @@ impl SightlineTrack {
         notice::post(&self.obj(), notice, frames);
     }
 
-    fn tell_frames(&self, records: impl IntoIterator<Item = FrameRecord>) {
+    pub(super) fn tell_frames(&self, records: impl IntoIterator<Item = FrameRecord>) {
         records.into_iter().for_each(|record| self.tell(Notice::Frame(record)));
     }
 
@@ -159,7 +145,7 @@ impl SightlineTrack {
     }
 
     /// In every-frame mode the slowest frame so far is our latency.
-    fn report_latency(&self, cost: Duration) {
+    pub(super) fn report_latency(&self, cost: Duration) {
         let (known, cost) = (self.latency_ns.load(Ordering::Relaxed), ns(cost));
         // A fifth more than the last report, lest every frame reconfigures the pipeline.
         if cost > known + known / 5 {
@@ -262,8 +248,8 @@ impl ElementImpl for SightlineTrack {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::NullToReady {
-            // Before the elements upstream make theirs: states change from the sink on.
+        if matches!(transition, gst::StateChange::NullToReady | gst::StateChange::ReadyToPaused) {
+            // Before the elements upstream make theirs: states change from the sink on. Again when the provider is final.
             let provider = self.settings().provider.clone();
             self.share.ensure(self.obj().upcast_ref(), &provider);
         }
@@ -372,7 +358,7 @@ impl BaseTransformImpl for SightlineTrack {
         let started = (|| {
             if coasts {
                 let desk = Arc::new(coast::Desk::default());
-                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk))?;
+                let join = coast::spawn(Arc::clone(&hub), Arc::clone(&desk), Arc::clone(&notify))?;
                 threads.coast = Some((desk, join));
             }
             // The two halves are on different frames: each has its own deadline.
@@ -429,7 +415,8 @@ impl BaseTransformImpl for SightlineTrack {
     }
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let layout = Layout::from_caps(incaps).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+        let mut layout = Layout::from_caps(incaps).map_err(|error| gst::loggable_error!(CAT, "{error}"))?;
+        layout.said = Arc::new(Said::by(&*self.obj(), *CAT));
         // Nothing else: coordinates are normalised, tracks go on at the new size.
         gst::debug!(CAT, imp = self, "caps {incaps}");
         self.state().layout = Some(Arc::new(layout));
@@ -458,20 +445,28 @@ impl BaseTransformImpl for SightlineTrack {
         decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        self.parent_propose_allocation(decide_query, query)?;
+        let answered = self.parent_propose_allocation(decide_query, query);
         let (layout, held) = {
             let state = self.state();
             let coasting = if state.coast.is_some() { coast::HELD } else { 0 };
             let hub = state.hub.as_ref().map_or(0, |hub| hub.held());
             (state.layout.clone(), hub + coasting)
         };
-        // A pool that gives this many buffers away still has one to fill.
-        if let Some(layout) = layout.filter(|layout| layout.memory != Memory::System) {
-            let bytes = u32::try_from(layout.info.size()).unwrap_or(u32::MAX);
+        let Some(layout) = layout.filter(|layout| layout.memory != Memory::System) else { return answered };
+        // What we hold is to be said, whatever downstream has to say. Upstream reads the first pool only.
+        let pools: Vec<_> = query.allocation_pools().collect();
+        for (at, (pool, bytes, min, max)) in (0..).zip(&pools) {
+            let max = if *max > 0 { max.saturating_add(held) } else { 0 };
+            query.set_nth_allocation_pool(at, pool.as_ref(), *bytes, min.saturating_add(held), max);
+        }
+        if pools.is_empty() {
+            let bytes = match layout.memory {
+                // Its buffers' bytes are a description of the picture, whose size is its maker's business.
+                Memory::Nvmm => 0,
+                _ => u32::try_from(layout.info.size()).unwrap_or(u32::MAX),
+            };
+            // A pool that gives this many buffers away still has one to fill.
             query.add_allocation_pool(None::<&gst::BufferPool>, bytes, held + 1, 0);
-            if query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
-                query.add_allocation_meta::<gst_video::VideoMeta>(None);
-            }
         }
         Ok(())
     }
@@ -527,7 +522,8 @@ impl BaseTransformImpl for SightlineTrack {
             fresh = self.attach(&hub, buffer.make_mut(), stamp, &layout);
         }
         // A pool takes back no memory that somebody else has: in live mode, where buffers go on before the worker is through,
-        // the buffer itself is held; in every-frame mode its memory is enough, and it can still be written to.
+        // the buffer itself is held; in every-frame mode, where they go on once it is, its memory is enough, and it can still be
+        // written to.
         let hold = || if live { buffer.clone() } else { buffer.copy() };
         let left = self.leave_to_worker(arrived, |slot, layout| slot.hold(layout, hold()));
         if !live {
@@ -536,99 +532,5 @@ impl BaseTransformImpl for SightlineTrack {
         }
         self.depart(&left, fresh)?;
         Ok(GenerateOutputSuccess::Buffer(buffer))
-    }
-}
-
-/// A frame that is the worker's now.
-struct Left {
-    at: Instant,
-    hub: Arc<Hub>,
-    layout: Arc<Layout>,
-    mode: Mode,
-    stamp: FrameStamp,
-}
-
-impl Left {
-    /// In every-frame mode: for the frame's own masks.
-    fn wait(&self) {
-        if self.mode == Mode::EveryFrame {
-            self.hub.wait_for(self.stamp.index);
-        }
-    }
-}
-
-impl SightlineTrack {
-    /// Counts a frame in.
-    fn arrive(&self, buffer: &gst::BufferRef) -> Result<Arrived, gst::FlowError> {
-        let at = Instant::now();
-        let (hub, layout, mode, coast) = {
-            let state = self.state();
-            let coast = state.coast.as_ref().map(|(desk, _)| Arc::clone(desk));
-            match (&state.hub, &state.layout) {
-                (Some(hub), Some(layout)) => (Arc::clone(hub), Arc::clone(layout), state.mode, coast),
-                _ => return Err(gst::FlowError::NotNegotiated),
-            }
-        };
-        let time = |time: gst::ClockTime| Duration::from_nanos(time.nseconds());
-        let pts = buffer.pts();
-        let running_time = self
-            .obj()
-            .segment()
-            .downcast::<gst::ClockTime>()
-            .ok()
-            .and_then(|segment| segment.to_running_time(pts));
-        let (stamp, slot) = hub.enter(pts.map(time), running_time.map(time));
-        Ok(Arrived { at, hub, layout, mode, coast, stamp, slot })
-    }
-
-    /// Leaves a frame for the worker, and where masks may be carried on, for that. `fill` puts its picture into a slot.
-    fn leave_to_worker(
-        &self,
-        arrived: Arrived,
-        fill: impl Fn(&mut FramePicture, &Arc<Layout>) -> Result<(), Unreadable>,
-    ) -> Left {
-        let Arrived { at, hub, layout, mode, coast, stamp, slot } = arrived;
-        let told = match slot {
-            Err(record) => Some(record),
-            Ok(mut copy) => match fill(&mut copy, &layout) {
-                Err(Unreadable { text, lasts }) => {
-                    gst::warning!(CAT, imp = self, "frame {}: {text}", stamp.index);
-                    if lasts && layout.said.unreadable() {
-                        self.tell(Notice::Fatal(text.clone()));
-                    }
-                    Some(hub.fail(stamp, copy, text))
-                }
-                Ok(()) => match hub.offer(stamp, Job { arrival: at, copy }) {
-                    Offered::Waits(superseded) => superseded,
-                    Offered::Done(record) => Some(record),
-                },
-            },
-        };
-        self.tell_frames(told);
-        if let Some(desk) = coast.filter(|_| hub.may_coast()) {
-            let mut copy = desk.slot();
-            match fill(&mut copy, &layout) {
-                Ok(()) => desk.offer(stamp, copy),
-                Err(_) => _ = desk.give_back(copy),
-            }
-        }
-        Left { at, hub, layout, mode, stamp }
-    }
-
-    /// The end of a buffer's way through the element. `fresh`: whether the masks it carries are its own.
-    fn depart(&self, left: &Left, fresh: Option<bool>) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if left.mode == Mode::EveryFrame {
-            self.report_latency(left.at.elapsed());
-        }
-        if let Some(Step { from, to, age }) = left.hub.passed(left.stamp, fresh, left.at.elapsed()) {
-            self.tell(Notice::Live(LiveRecord::Degrade { from, to, age }));
-        }
-        // Live video outlives its tracker; a file whose masks are wanted does not.
-        let ends = left.hub.is_broken() || left.layout.said.is_unreadable();
-        if left.mode == Mode::EveryFrame && ends {
-            Err(gst::FlowError::Error)
-        } else {
-            Ok(gst::FlowSuccess::Ok)
-        }
     }
 }

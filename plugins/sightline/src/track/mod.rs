@@ -14,6 +14,7 @@ mod ladder;
 mod mailbox;
 mod mask_file;
 mod notice;
+mod passage;
 mod priority;
 mod prompts;
 mod questions;

@@ -1,6 +1,6 @@
 //! What the corridor has to say, and how it is put on the bus.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use sightline_core::{FrameStamp, ObjectId, ObjectResult};
@@ -37,12 +37,32 @@ pub(crate) enum Notice {
     Refused { id: Option<ObjectId>, at: Option<Duration>, reason: String },
     /// A frame failed; the next one may not.
     Warning(String),
+    /// A picture in device memory could not be fetched for who wanted to see it.
+    Unfetched(String),
     /// Nothing more will come.
     Fatal(String),
 }
 
 /// Where notices go. Called without any lock held.
 pub(crate) type Notify = std::sync::Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// At most one warning in this time; what went unsaid is in the frames' own messages.
+const WARNING_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who warns now and then.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom(Option<Instant>);
+
+impl Seldom {
+    /// Whether it is time to.
+    pub(crate) fn may(&mut self) -> bool {
+        let may = self.0.is_none_or(|at| at.elapsed() >= WARNING_PAUSE);
+        if may {
+            self.0 = Some(Instant::now());
+        }
+        may
+    }
+}
 
 /// Posts a notice as a message of `element`; `frames` says whether frames are wanted.
 pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool) {
@@ -103,6 +123,9 @@ pub(crate) fn post(element: &super::SightlineTrack, notice: Notice, frames: bool
         }
         Notice::Warning(reason) => {
             gst::element_warning!(element, gst::StreamError::Failed, ("frame skipped: {reason}"));
+        }
+        Notice::Unfetched(reason) => {
+            gst::element_warning!(element, gst::StreamError::Failed, ("picture not fetched: {reason}"));
         }
         Notice::Fatal(reason) => {
             gst::element_error!(element, gst::StreamError::Failed, ("tracking ended: {reason}"));

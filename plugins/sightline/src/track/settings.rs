@@ -419,7 +419,8 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("frames-in-flight")
                 .nick("Frames in flight")
                 .blurb(
-                    "Frames that have buffers of their own on the way through image encoder and tracker, where one runs                      ahead of the other: 2 keep both at work, more make up for times that vary",
+                    "Frames that have buffers of their own on the way through image encoder and tracker, where one \
+                     runs ahead of the other: 2 keep both at work, more make up for times that vary",
                 )
                 .minimum(2)
                 .maximum(8)
@@ -429,7 +430,8 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecUInt::builder("feeds-together")
                 .nick("Feeds together")
                 .blurb(
-                    "Objects of different elements that one run of shared engines takes at most, of models that can; 1:                      each element's runs are its own; 0: 4 on a GPU, 1 on the processor",
+                    "Objects of different elements that one run of shared engines takes at most, of models that can; \
+                     1: each element's runs are its own; 0: 4 on a GPU, 1 on the processor",
                 )
                 .maximum(16)
                 .default_value(defaults.feeds_together)

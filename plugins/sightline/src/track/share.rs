@@ -30,16 +30,19 @@ mod shared {
 
     /// The element's part in it.
     #[derive(Debug, Default)]
-    pub(crate) struct Share(Mutex<Option<SharedContext>>);
+    pub(crate) struct Share(Mutex<Option<(u32, SharedContext)>>);
 
     impl Share {
-        fn lock(&self) -> MutexGuard<'_, Option<SharedContext>> {
+        fn lock(&self) -> MutexGuard<'_, Option<(u32, SharedContext)>> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// Sees to it that there is one, where the model is on a GPU. No lock is held while others are asked.
+        /// Sees to it that there is one, where the model is on a GPU, and of that GPU. No lock is held while others are asked.
         pub(crate) fn ensure(&self, element: &gst::Element, provider: &str) {
-            let Some(ordinal) = ordinal(provider) else { return };
+            let ordinal = ordinal(provider);
+            // Of the provider before.
+            drop(self.lock().take_if(|(of, _)| Some(*of) != ordinal));
+            let Some(ordinal) = ordinal else { return };
             let there = || self.lock().is_some();
             for pad in element.src_pads().into_iter().chain(element.sink_pads()) {
                 if there() {
@@ -62,7 +65,7 @@ mod shared {
             match SharedContext::new(ordinal) {
                 Ok(shared) => {
                     let context = shared.context().clone();
-                    *self.lock() = Some(shared);
+                    *self.lock() = Some((ordinal, shared));
                     let have = gst::message::HaveContext::builder(context).src(element).build();
                     let _ = element.post_message(have);
                 }
@@ -78,7 +81,13 @@ mod shared {
                 return;
             };
             match SharedContext::adopt(ordinal, context) {
-                Ok(shared) => _ = self.lock().get_or_insert(shared),
+                Ok(shared) => {
+                    // Elements keep the context they have.
+                    let mut mine = self.lock();
+                    if mine.as_ref().is_none_or(|(of, _)| *of != ordinal) {
+                        *mine = Some((ordinal, shared));
+                    }
+                }
                 Err(reason) => gst::info!(CAT, obj = element, "a context is not taken: {reason}"),
             }
         }
@@ -86,7 +95,7 @@ mod shared {
         /// Answers a neighbour, if we have one.
         pub(crate) fn answer(&self, query: &mut gst::query::Context) -> bool {
             let shared = self.lock().clone().filter(|_| query.context_type() == CUDA_CONTEXT);
-            shared.inspect(|shared| query.set_context(shared.context())).is_some()
+            shared.inspect(|(_, shared)| query.set_context(shared.context())).is_some()
         }
 
         /// On the way to NULL.

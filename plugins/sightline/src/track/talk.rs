@@ -34,6 +34,8 @@ const AROUND: f32 = 0.25;
 /// The picture whose changes count, and how often it is compared.
 const THUMB_PX: [u32; 2] = [32, 18];
 const COMPARED_EVERY: Duration = Duration::from_millis(200);
+/// So many frames are tried whose pixels cannot be fetched before questions about them are refused.
+const TRIES: u32 = 3;
 /// The longest pause between two tries to find a lost object again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -159,6 +161,8 @@ pub(crate) struct Talk {
     /// Nothing is asked: the machine is too slow.
     paused: bool,
     thumb: Option<(Duration, Vec<u8>)>,
+    /// Frames in a row whose pixels a question could not have.
+    unfetched: u32,
 }
 
 impl Talk {
@@ -189,6 +193,7 @@ impl Talk {
             said: VecDeque::new(),
             paused: false,
             thumb: None,
+            unfetched: 0,
         })
     }
 
@@ -360,10 +365,23 @@ impl Talk {
     ) {
         self.said.extend(self.guesser.frame_went(result.frame, picture, session));
         self.watch_over(result, picture);
-        // Pixels are fetched for who asks only; what waits may be asked about the next frame.
-        if self.waiting.is_empty() || picture.on_host().is_err() {
+        // Pixels are fetched for who asks only.
+        if self.waiting.is_empty() {
             return;
         }
+        if let Err(error) = picture.on_host() {
+            // What waits may be asked about one of the next frames.
+            self.unfetched += 1;
+            if !error.is_transient() || self.unfetched >= TRIES {
+                self.unfetched = 0;
+                for question in std::mem::take(&mut self.waiting) {
+                    self.unanswered(&question);
+                    self.refuse(&question, error.to_string());
+                }
+            }
+            return;
+        }
+        self.unfetched = 0;
         while let Some(question) = self.waiting.pop_front() {
             let pinned = matches!(question.what, What::Find { .. }) && session.pin_newest().is_some();
             match self.compose(&question, result, picture) {

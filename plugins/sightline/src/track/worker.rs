@@ -21,7 +21,7 @@ use super::{
     draft::Request,
     gap::Gap,
     hub::{COMMANDS, Camera, Command, Hub, Job, Work},
-    notice::{Notice, Notify},
+    notice::{Notice, Notify, Seldom},
     priority,
     relay::Relay,
     talk::{Heard, Talk},
@@ -72,9 +72,6 @@ const LONG: Duration = Duration::from_secs(3600);
 /// Where memory writes are given up, one frame in so many is still remembered: the rest would be tracked by ever older ones.
 const REMEMBER_EVERY: u32 = 4;
 
-/// At most one warning in this time; what went unsaid is in the frames' own messages.
-const WARNING_PAUSE: Duration = Duration::from_secs(1);
-
 struct Worker {
     hub: Arc<Hub>,
     relay: Relay,
@@ -94,7 +91,7 @@ struct Worker {
     gap: Option<Gap>,
     /// Frames looked at since one was remembered.
     unremembered: u32,
-    warned: Option<Instant>,
+    warned: Seldom,
 }
 
 /// Starts the worker.
@@ -129,7 +126,7 @@ pub(crate) fn spawn(
             newest: None,
             gap: None,
             unremembered: 0,
-            warned: None,
+            warned: Seldom::default(),
         };
         // Panics are our bugs. They end the tracking and say so; the video goes on.
         let panic = catch_unwind(AssertUnwindSafe(|| while worker.step() {})).err();
@@ -497,9 +494,10 @@ impl Worker {
                 result.latency = arrival.elapsed();
                 let older = self.newest.replace(result.clone());
                 let published = Arc::new(Published::new(result, Vec::new(), given.at));
-                if self.hub.finish(Arc::clone(&published)) {
+                let mine = self.hub.finish(Arc::clone(&published));
+                if mine {
                     let record = FrameRecord::from(published.result());
-                    self.tell(Some(FrameRecord { degrade: given.at, ..record }));
+                    (self.notify)(Notice::Frame(FrameRecord { degrade: given.at, ..record }));
                 }
                 self.forecast(older, published.result(), given.at);
                 self.reacquire(published.result());
@@ -513,7 +511,15 @@ impl Worker {
                 }
                 // Once its masks are out.
                 self.talk.frame_went(published.result(), &copy, self.relay.session());
+                let unfetched = copy.untold_failure().map(|failure| failure.text.clone());
                 self.hub.give_back(copy);
+                if mine {
+                    // Not before: the buffer goes on, and its pool takes no memory back that is still looked at.
+                    self.hub.reported();
+                }
+                if let Some(reason) = unfetched.filter(|_| self.warned.may()) {
+                    (self.notify)(Notice::Unfetched(reason));
+                }
                 // A file has time: the frames to come wait for what is looked for on this one.
                 while self.options.strict && self.talk.is_finding() && self.hub.wait_for_news() {
                     self.hear();
@@ -602,8 +608,7 @@ impl Worker {
     fn warn(&mut self, reason: String, transient: bool) {
         if self.options.strict && !transient {
             (self.notify)(Notice::Fatal(reason));
-        } else if self.warned.is_none_or(|at| at.elapsed() >= WARNING_PAUSE) {
-            self.warned = Some(Instant::now());
+        } else if self.warned.may() {
             (self.notify)(Notice::Warning(reason));
         }
     }

@@ -94,3 +94,54 @@ fn every_frame_mode_ends_on_it() {
     rig.assert_sums();
     assert_eq!((rig.stat("skipped-error"), errors(&mut rig).len()), (1, 1));
 }
+
+/// What upstream is told of pools, where downstream does so with the query.
+fn pools_told(
+    feature: &str,
+    downstream: impl Fn(&mut gst::query::Allocation) -> gst::PadProbeReturn + Send + Sync + 'static,
+) -> Vec<(Option<gst::BufferPool>, u32, u32, u32)> {
+    let mut rig = Rig::new(Mode::Live, FakeOptions::default());
+    rig.harness.set_src_caps(device_caps(feature));
+    let to = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH;
+    rig.element.static_pad("src").unwrap().add_probe(to, move |_, info| match info.query_mut() {
+        Some(query) => match query.view_mut() {
+            gst::QueryViewMut::Allocation(query) => downstream(query),
+            _ => gst::PadProbeReturn::Ok,
+        },
+        None => gst::PadProbeReturn::Ok,
+    });
+    let mut query = gst::query::Allocation::new(Some(&device_caps(feature)), true);
+    assert!(rig.element.static_pad("sink").unwrap().query(query.query_mut()), "{feature}");
+    let metas = query.allocation_metas().count();
+    assert_eq!(metas, 0, "{feature}: downstream announced none");
+    query.allocation_pools().collect()
+}
+
+/// One in flight and one that waits.
+const HELD: u32 = 2;
+
+#[test]
+fn what_is_held_is_asked_for_though_downstream_says_nothing() {
+    let bytes = u32::try_from(gst_video::VideoInfo::from_caps(&device_caps(REASONS[0].0)).unwrap().size());
+    // An NVMM buffer's bytes are no picture: their number is not for us to say.
+    for (feature, bytes) in [(REASONS[0].0, bytes.unwrap()), (REASONS[1].0, 0)] {
+        for answer in [gst::PadProbeReturn::Drop, gst::PadProbeReturn::Handled] {
+            assert_eq!(pools_told(feature, move |_| answer), [(None, bytes, HELD + 1, 0)], "{feature}");
+        }
+    }
+}
+
+#[test]
+fn what_is_held_is_added_to_the_pools_downstream_offers() {
+    gst::init().unwrap();
+    for (feature, _) in REASONS {
+        let pool = gst::BufferPool::new();
+        let offered = pool.clone();
+        let told = pools_told(feature, move |query| {
+            query.add_allocation_pool(Some(&offered), 64, 4, 0);
+            query.add_allocation_pool(None::<&gst::BufferPool>, 77, 2, 5);
+            gst::PadProbeReturn::Handled
+        });
+        assert_eq!(told, [(Some(pool), 64, 4 + HELD, 0), (None, 77, 2 + HELD, 5 + HELD)], "{feature}");
+    }
+}

@@ -150,7 +150,7 @@ fn masks_are_those_of_system_memory_and_no_pixel_is_fetched() {
             let buffers = uploaded(FRAMES, None);
             let before = planes_fetched();
             assert_eq!(there, masks(&mut foreign, buffers), "{case}");
-            // A picture is given back, and counted, after its outcome is told.
+            // In live mode a picture is given back, and counted, after its outcome is told.
             until("the last one is counted", || foreign.stat("fetched-pictures") == FRAMES);
             assert_eq!(planes_fetched() - before, FRAMES, "{case}");
             for rig in [&mut on_device, &mut in_system, &mut foreign] {
@@ -198,8 +198,96 @@ fn a_pool_is_left_its_buffers() {
 
             let mut query = gst::query::Allocation::new(Some(&rgba_caps(DEVICE, WIDTH)), true);
             assert!(rig.element.static_pad("sink").unwrap().query(query.query_mut()));
-            let least = query.allocation_pools().map(|(_, _, least, _)| least).max();
+            let least = query.allocation_pools().next().map(|(_, _, least, _)| least);
             assert!(least.is_some_and(|least| least as usize > flights + 1), "{least:?} asked for");
+        }
+    });
+}
+
+/// A picture goes back before its buffer goes on: the pool it came from keeps its memory.
+#[test]
+fn in_every_frame_mode_a_buffer_that_went_on_is_nobody_elses() {
+    imagined("in_every_frame_mode_a_buffer_that_went_on_is_nobody_elses", |device| {
+        let (mut rig, context) = rig(&device, Mode::EveryFrame, |_| {});
+        for (index, buffer) in uploaded(24, Some(&context)).into_iter().enumerate() {
+            let out = rig.harness.push_and_pull(buffer).unwrap();
+            assert!(out.is_all_memory_writable(), "frame {index} is still looked at");
+        }
+        assert_eq!(rig.stat("masks"), 24);
+    });
+}
+
+/// The same buffers with a description by which GStreamer does not fetch them; in place they are read by their strides.
+fn unfetchable(buffers: Vec<gst::Buffer>) -> Vec<gst::Buffer> {
+    let spoil = |buffer: gst::Buffer| {
+        let meta = buffer.meta::<gst_video::VideoMeta>().unwrap();
+        // Its own cannot be taken off: it is the pool's.
+        let mut spoilt = gst::Buffer::new();
+        let writable = spoilt.get_mut().unwrap();
+        writable.append_memory(buffer.memory(0).unwrap());
+        writable.set_pts(buffer.pts());
+        let (flags, format) = (gst_video::VideoFrameFlags::empty(), gst_video::VideoFormat::Rgba);
+        let (offset, stride) = (meta.offset(), meta.stride());
+        gst_video::VideoMeta::add_full(writable, flags, format, WIDTH, HEIGHT / 2, offset, stride).unwrap();
+        spoilt
+    };
+    buffers.into_iter().map(spoil).collect()
+}
+
+#[test]
+fn a_question_whose_pictures_cannot_be_fetched_is_refused_and_said() {
+    imagined("a_question_whose_pictures_cannot_be_fetched_is_refused_and_said", |device| {
+        let desk = super::questions::Desk::new(|_, _| super::questions::after(0, "{}".into()));
+        let (mut rig, context) = rig(&device, Mode::Live, |element| element.set_property("llm", desk.llm()));
+        let mut good = uploaded(3, Some(&context));
+        masks(&mut rig, good.split_off(1));
+        let id = rig.query("ask", "what is this?", 0.0);
+        masks(&mut rig, unfetchable(uploaded(4, Some(&context))));
+        until("it is refused", || {
+            rig.queries().iter().any(|query| query.id == id && query.state == "refused")
+        });
+        let refused = rig.queries().into_iter().find(|query| query.state == "refused").unwrap();
+        assert!(
+            refused.reason.starts_with("picture: expected pixels on the host, got "),
+            "{}",
+            refused.reason
+        );
+        let warnings = rig.warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("picture not fetched: "), "{warnings:?}");
+        assert_eq!(rig.stat("skipped-error"), 0);
+        // With the next picture that can be had all is well.
+        let id = rig.query("ask", "and now?", 0.0);
+        masks(&mut rig, good);
+        until("it is asked", || rig.queries().iter().any(|query| query.id == id && query.state == "asked"));
+    });
+}
+
+#[test]
+fn carrying_masks_on_says_what_it_cannot_fetch() {
+    imagined("carrying_masks_on_says_what_it_cannot_fetch", |device| {
+        let set = |element: &SightlineTrack| element.set_property("degrade-floor", "coast");
+        let (mut rig, context) = rig(&device, Mode::Live, set);
+        masks(&mut rig, unfetchable(uploaded(3, Some(&context))));
+        until("it is said", || !rig.warnings().is_empty());
+        let warnings = rig.warnings();
+        assert!(warnings[0].starts_with("picture not fetched: "), "{warnings:?}");
+        assert_eq!((rig.stat("fetched-pictures"), rig.stat("skipped-error")), (0, 0));
+    });
+}
+
+#[test]
+fn a_picture_is_lent_to_the_device_that_asks() {
+    imagined("a_picture_is_lent_to_the_device_that_asks", |_| {
+        use crate::{frame::FramePicture, pixels::Layout};
+        use sightline_engine_api::{Device, PictureSource};
+        let shared = SharedContext::new(0).unwrap();
+        let buffer = uploaded(1, Some(shared.context())).remove(0);
+        let layout = Arc::new(Layout::from_caps(&rgba_caps(DEVICE, WIDTH)).unwrap());
+        let mut picture = FramePicture::default();
+        picture.hold(&layout, buffer).unwrap();
+        for (ordinal, lent) in [(1, false), (0, true), (0, true), (1, false)] {
+            assert_eq!(picture.on_device(Device::Cuda { ordinal }).is_some(), lent, "cuda:{ordinal}");
         }
     });
 }
@@ -298,6 +386,23 @@ fn decoder_and_model_share_a_context() {
         assert!(error.contains("expected the context that models on cuda:0 run in"), "{error}");
         element.set_state(gst::State::Null).unwrap();
         up.set_state(gst::State::Null).unwrap();
+
+        // The provider may change in READY: the context is that of the one the model is loaded with.
+        for (before, after, shares) in
+            [(PROVIDER, "onnxruntime-cpu", false), ("onnxruntime-cpu", PROVIDER, true)]
+        {
+            let element = gst::ElementFactory::make("sightlinetrack").property("provider", before);
+            let element = element.build().unwrap().downcast::<SightlineTrack>().unwrap();
+            let model = sightline_engine_fake::model(FakeOptions::default());
+            let options = sightline_tracker::Options { history: 4, memory_bytes: 0, max_objects: 3 };
+            element.imp().state().next_session = Some(Session::new(model, options).unwrap());
+            element.set_state(gst::State::Ready).unwrap();
+            assert_eq!(ask(&element).is_some(), !shares, "{before}");
+            element.set_property("provider", after);
+            element.set_state(gst::State::Paused).unwrap();
+            assert_eq!(ask(&element).is_some(), shares, "{before}, then {after}");
+            element.set_state(gst::State::Null).unwrap();
+        }
 
         // A model on the processor shares nothing.
         let element = gst::ElementFactory::make("sightlinetrack").build().unwrap();

@@ -12,20 +12,20 @@ mod scripted;
 use scripted::{End, Seen, Server, Step};
 
 /// A server and the runtime it lives on.
-struct Desk {
+pub(super) struct Desk {
     server: Server,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Desk {
-    fn new(say: impl Fn(&Seen, usize) -> Step + Send + Sync + 'static) -> Self {
+    pub(super) fn new(say: impl Fn(&Seen, usize) -> Step + Send + Sync + 'static) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let server = runtime.block_on(Server::start("127.0.0.1:0", say)).unwrap();
         Self { server, _runtime: runtime }
     }
 
-    fn llm(&self) -> gst::Structure {
+    pub(super) fn llm(&self) -> gst::Structure {
         let text = format!(
             "llm, url=\"{}\", model=m, retries=0, total-timeout-s=2.0, first-token-timeout-s=0.4, patience-s=0.05, \
              breaker-failures=100",
@@ -46,16 +46,16 @@ fn square() -> String {
     .to_string()
 }
 
-fn after(delay_ms: u64, text: String) -> Step {
+pub(super) fn after(delay_ms: u64, text: String) -> Step {
     Step::Answer { text, delay: Duration::from_millis(delay_ms), chunks: 2, pause: Duration::ZERO }
 }
 
 impl Rig {
-    fn query(&self, kind: &str, words: &str, every: f64) -> u64 {
+    pub(super) fn query(&self, kind: &str, words: &str, every: f64) -> u64 {
         self.element.emit_by_name("query", &[&kind, &words, &every])
     }
 
-    fn queries(&mut self) -> Vec<QueryRecord> {
+    pub(super) fn queries(&mut self) -> Vec<QueryRecord> {
         self.of("sightline-query").iter().map(|s| QueryRecord::from_structure(s).unwrap()).collect()
     }
 
