@@ -264,6 +264,20 @@ fn a_question_whose_pictures_cannot_be_fetched_is_refused_and_said() {
 }
 
 #[test]
+fn a_find_whose_picture_cannot_be_fetched_fails_with_the_reason() {
+    imagined("a_find_whose_picture_cannot_be_fetched_fails_with_the_reason", |device| {
+        let (mut rig, context) = rig(&device, Mode::Live, |_| {});
+        let id = rig.query("find", "the red thing", 0.0);
+        masks(&mut rig, unfetchable(uploaded(6, Some(&context))));
+        let failed = |query: &crate::query_record::QueryRecord| query.id == id && query.state == "failed";
+        until("it fails", || rig.queries().iter().any(failed));
+        let failed = rig.queries().into_iter().find(failed).unwrap();
+        assert!(failed.reason.starts_with("picture: expected pixels on the host, got "), "{}", failed.reason);
+        assert!(rig.warnings()[0].starts_with("picture not fetched: "));
+    });
+}
+
+#[test]
 fn carrying_masks_on_says_what_it_cannot_fetch() {
     imagined("carrying_masks_on_says_what_it_cannot_fetch", |device| {
         let set = |element: &SightlineTrack| element.set_property("degrade-floor", "coast");
