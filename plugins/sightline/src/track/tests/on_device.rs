@@ -253,7 +253,7 @@ fn a_question_whose_pictures_cannot_be_fetched_is_refused_and_said() {
             refused.reason
         );
         let warnings = rig.warnings();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!((1..=2).contains(&warnings.len()), "one a second: {warnings:?}");
         assert!(warnings[0].starts_with("picture not fetched: "), "{warnings:?}");
         assert_eq!(rig.stat("skipped-error"), 0);
         // With the next picture that can be had all is well.
