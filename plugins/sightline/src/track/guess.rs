@@ -31,6 +31,8 @@ struct Open {
     pinned: bool,
     /// Our own: the frame's buffer may be wanted back.
     picture: OwnedPicture,
+    /// Why there is none.
+    unseen: Option<String>,
     /// Under way once the second picture has come.
     proposer: Option<Proposer>,
 }
@@ -110,10 +112,9 @@ impl Guesser {
                 let pinned = session.pin_newest().is_some();
                 let mut picture = OwnedPicture::default();
                 // One that cannot be had is told of when it is looked at.
-                if let Ok(asked) = source.on_host() {
-                    picture.copy_from(&asked);
-                }
-                self.open = Some(Open { questions, asked: frame, pinned, picture, proposer: None });
+                let seen = source.on_host().map(|asked| picture.copy_from(&asked));
+                let unseen = seen.err().map(|error| error.to_string());
+                self.open = Some(Open { questions, asked: frame, pinned, picture, unseen, proposer: None });
                 return told;
             }
             return Vec::new();
@@ -154,7 +155,11 @@ impl Guesser {
                 let Some(mut open) = self.open.take() else { return Vec::new() };
                 let proposals = open.proposer.take().map(Proposer::finish).unwrap_or_default();
                 let picture = std::mem::take(&mut open.picture);
+                let unseen = open.unseen.take();
                 open.answer(|phrase| {
+                    if let Some(reason) = &unseen {
+                        return Err(reason.clone());
+                    }
                     let asked = picture.picture().map_err(|error| error.to_string())?;
                     let chosen = self.built_in.choose(phrase, &asked, &proposals);
                     let chosen = chosen.map_err(|error| error.to_string())?;

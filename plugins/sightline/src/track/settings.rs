@@ -482,3 +482,15 @@ pub(crate) fn properties() -> &'static [glib::ParamSpec] {
     });
     PROPERTIES.as_ref()
 }
+
+#[cfg(test)]
+mod tests {
+    /// What `gst-inspect-1.0` prints.
+    #[test]
+    fn blurbs_are_one_line_of_single_spaces() {
+        for property in super::properties() {
+            let blurb = property.blurb().unwrap();
+            assert!(!blurb.contains("  ") && !blurb.contains('\n'), "{}: {blurb:?}", property.name());
+        }
+    }
+}
